@@ -1,0 +1,189 @@
+"""The records that cross the loop. Time is integer nanoseconds of a monotonic clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+class Rung(IntEnum):
+    """Where a command came from, best first."""
+
+    FRESH = 0
+    """The policy's answer to this tick's observation."""
+    TAIL = 1
+    """A later step of the newest chunk that arrived."""
+    LOCAL = 2
+    """The replica of the policy in the control process."""
+    HOLD = 3
+    """The declared safe command."""
+    STOP = 4
+    """The declared safe command, latched: no policy acts until a restart."""
+
+
+class Reason(IntFlag):
+    """Why the executed command is not simply the policy's answer."""
+
+    NONE = 0
+    LIMIT = 1
+    """The action left its limits and was clipped."""
+    SLEW = 2
+    """The action changed faster than allowed and was slowed."""
+    NONFINITE = 4
+    """The action, or the observation, was not finite."""
+    STALE = 8
+    """The observation was older than allowed."""
+    LATE = 16
+    """No answer came in time."""
+    UNREACHABLE = 32
+    """There is no session with the policy server."""
+    REFUSED = 64
+    """The policy answered with a reason instead of an action."""
+    EPISODE = 128
+    """The episode is over and the next has not begun."""
+    PLANT_LOST = 256
+    """The plant stopped sending observations."""
+    OPERATOR = 512
+    """Somebody asked for the stop."""
+
+
+class Mode(IntEnum):
+    """State of the loop; see ``controller.modes.TRANSITIONS``."""
+
+    INIT = 0
+    HOLD = 1
+    RUN = 2
+    FAULT = 3
+    STOPPED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the plant reported at one control step.
+
+    Attributes:
+        arrays: one array per ``Spec.observation`` entry, in that order, read-only.
+        stamp_ns: when the plant sampled it, on the plant's clock.
+        episode: episode number, from 0.
+        step: control steps since the reset; 0 for the observation of the reset.
+        reward: reward of the plant step that led here.
+        episode_return: sum of rewards since the reset.
+        terminated: the task ended here; the state has no successor.
+        truncated: the episode was cut here by time; the state has a successor.
+        success: the task's own success flag, sticky within an episode.
+        applied_tick: tick of the command that the last plant step applied; -1 before any.
+    """
+
+    arrays: tuple[Array, ...]
+    stamp_ns: int
+    episode: int = 0
+    step: int = 0
+    reward: float = 0.0
+    episode_return: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    success: bool = False
+    applied_tick: int = -1
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode is over and a reset is due."""
+        return self.terminated or self.truncated
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a policy.
+
+    Attributes:
+        tick: number of the control tick that asks; echoed by the answer.
+        seed: seed of the run. The policy draws its noise from (seed, tick), so that any
+            logged action can be recomputed.
+        observation: what to act on.
+        age_ns: age of the observation when the request was made.
+        deadline_ns: time on the caller's clock after which the answer is of no use.
+    """
+
+    tick: int
+    seed: int
+    observation: Observation
+    age_ns: int
+    deadline_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActionChunk:
+    """A policy's answer: one action per control period from ``tick`` on.
+
+    Attributes:
+        tick: the request's tick; row i is meant for tick + i.
+        actions: (horizon, ...) action rows, in the dtype of ``Spec.action``, in plant units.
+        version: version of the policy that answered.
+        evaluations: network evaluations spent.
+        queue_ns: time the request waited at the server.
+        infer_ns: time the policy computed.
+    """
+
+    tick: int
+    actions: Array
+    version: str
+    evaluations: int = 1
+    queue_ns: int = 0
+    infer_ns: int = 0
+
+    def at(self, tick: int) -> Array | None:
+        """Return the action meant for ``tick``, or None outside the chunk."""
+        index = tick - self.tick
+        return self.actions[index] if 0 <= index < len(self.actions) else None
+
+
+@dataclass(slots=True)
+class TickRecord:
+    """Everything the log keeps of one tick. Durations are nanoseconds, -1 when absent.
+
+    Attributes:
+        tick: tick number; numbers of skipped periods are missing.
+        deadline_ns: scheduled start of the tick on the loop's clock.
+        sent_ns: when the command had been handed to the plant.
+        mode: state of the loop.
+        rung: where the command came from.
+        reasons: reasons of the safety filter and of the rung, bit set of ``Reason``.
+        observation: what the loop acted on.
+        requested: the action before the safety filter.
+        executed: the command that was sent.
+        version: version of the policy behind ``requested``; empty on hold and stop.
+        answer_tick: tick of the request behind ``requested``; -1 on hold and stop.
+        evaluations: network evaluations behind ``requested``.
+        wake_ns: lateness of the wake-up after the deadline.
+        observe_ns: reading the plant.
+        transport_ns: request to answer, less queue and inference.
+        queue_ns: waiting at the server.
+        infer_ns: computing the answer.
+        act_ns: filtering and sending the command.
+        total_ns: deadline to command sent.
+    """
+
+    tick: int
+    deadline_ns: int
+    sent_ns: int
+    mode: Mode
+    rung: Rung
+    reasons: int
+    observation: Observation
+    requested: Array
+    executed: Array
+    version: str = ""
+    answer_tick: int = -1
+    evaluations: int = 0
+    wake_ns: int = -1
+    observe_ns: int = -1
+    transport_ns: int = -1
+    queue_ns: int = -1
+    infer_ns: int = -1
+    act_ns: int = -1
+    total_ns: int = -1

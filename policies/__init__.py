@@ -1,0 +1,1 @@
+"""Policies: learning them, keeping them in bundles, and serving them."""

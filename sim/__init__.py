@@ -1,0 +1,1 @@
+"""Simulated plants behind the control contract, their tasks, data and reference scores."""
