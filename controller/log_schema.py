@@ -1,0 +1,140 @@
+"""What a run log holds besides ticks: its header and its events."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from controller.spec import Spec
+
+FORMAT = 1
+METADATA = "onebeat"
+TICK_TOPIC = "/tick"
+EVENT_TOPIC = "/event"
+DROPPED = "dropped"
+"""Kind of the event with which a sink reports what it could not take; see :class:`Drop`."""
+BUNDLE = "bundle"
+"""Kind of an event with detail ``"<version> <path>"``: where a version that came later is kept."""
+TICK_NUMBERS = ("tick", "deadline_ns", "sent_ns", "answer_tick", "evaluations")
+STAGES = ("wake", "observe", "transport", "queue", "infer", "act", "total")
+OBSERVATION_NUMBERS = ("stamp_ns", "episode", "step", "applied_tick")
+OBSERVATION_FLAGS = ("terminated", "truncated", "success")
+OBSERVATION_REALS = ("reward", "episode_return")
+
+
+class LogHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for a whole run.
+
+    Attributes:
+        spec: the robot.
+        mode: realtime (monotonic time) or lockstep (virtual time from 0).
+        rate_hz: rate of the loop.
+        seed: seed of the run; the policy draws its noise from (seed, tick).
+        task: name of the task.
+        engine: inference engine of the policy.
+        device: device of the policy.
+        bundles: path by policy version, for the versions known at the start.
+        slew_per_s: slew limit of the safety filter; None for none.
+        safe_action: declared safe command, flattened; None for zeros clipped into the limits.
+        config: all settings of the run.
+        host: facts of the machine.
+        created: wall-clock time of the start, ISO 8601; filled in by the writer.
+        wall_offset_ns: what to add to a stamp of a record for Unix time, fixed for the run;
+            filled in by the writer in real time, 0 in lockstep.
+        format: version of this layout.
+    """
+
+    spec: Spec
+    mode: Literal["realtime", "lockstep"]
+    rate_hz: Annotated[float, msgspec.Meta(gt=0)]
+    seed: int
+    task: str = ""
+    engine: str = ""
+    device: str = ""
+    bundles: dict[str, str] = {}
+    slew_per_s: float | None = None
+    safe_action: tuple[float, ...] | None = None
+    config: dict[str, Any] = {}
+    host: dict[str, Any] = {}
+    created: str = ""
+    wall_offset_ns: int = 0
+    format: int = FORMAT
+
+    @property
+    def period_ns(self) -> int:
+        """Control period in nanoseconds."""
+        return round(1e9 / self.rate_hz)
+
+    def dated(self) -> LogHeader:
+        """Return the header with the present wall-clock time, unless it has one."""
+        if self.created:
+            return self
+        real = self.mode == "realtime"
+        return msgspec.structs.replace(
+            self,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            wall_offset_ns=time.time_ns() - time.monotonic_ns() if real else 0,
+        )
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """Records that a sink could not take, one after the other; detail of a ``dropped`` event.
+
+    Attributes:
+        ticks: number of ticks.
+        events: number of events.
+        first: number of the first such tick, -1 when there is none.
+        last: number of the last such tick.
+    """
+
+    ticks: int = 0
+    events: int = 0
+    first: int = -1
+    last: int = -1
+
+    def with_tick(self, tick: int) -> Drop:
+        """Return this and one more tick."""
+        first = tick if self.first < 0 else self.first
+        return Drop(self.ticks + 1, self.events, first, tick)
+
+    def with_event(self) -> Drop:
+        """Return this and one more event."""
+        return Drop(self.ticks, self.events + 1, self.first, self.last)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened between ticks; ``stamp_ns`` is on the loop's clock."""
+
+    stamp_ns: int
+    kind: str
+    detail: str = ""
+
+
+def host_facts() -> dict[str, Any]:
+    """Return what a reader of figures needs to know of this machine."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "python": platform.python_version(),
+        "numpy": installed_version("numpy"),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            names = [
+                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+            ]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()

@@ -1,0 +1,224 @@
+"""One run in columns: what a log holds, as arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.experience import pair_rows
+from controller.log_schema import BUNDLE, DROPPED, TICK_NUMBERS, Drop, Event, LogHeader
+from controller.transitions import Transitions, layout_of
+from controller.types import Array, Mode, Observation, Rung, TickRecord
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """One run in columns, one row per logged tick, in the order of the log.
+
+    Attributes:
+        path: the file.
+        header: what holds for the whole run.
+        events: what happened between ticks.
+        truncated: the file was not finished, or cut or damaged later; the rows are those
+            before that.
+        damage: one line on why it is ``truncated``; empty when it is not.
+        tick: (T,) tick numbers; those of skipped periods are missing.
+        deadline_ns: (T,) scheduled start on the loop's clock.
+        sent_ns: (T,) when the command had been handed over.
+        mode: (T,) values of ``Mode``.
+        rung: (T,) values of ``Rung``.
+        reasons: (T,) bit sets of ``Reason``.
+        answer_tick: (T,) tick of the request behind the action; -1 for none.
+        evaluations: (T,) network evaluations behind the action.
+        versions: T policy versions; empty where no policy acted.
+        stages: (T,) nanoseconds by stage name; -1 where the stage has no time.
+        observations: (T, *shape) by array name in spec order, in the dtype of the spec.
+        requested: (T, *shape) actions before the safety filter.
+        executed: (T, *shape) commands sent.
+        stamp_ns: (T,) when the plant sampled the observation.
+        episode: (T,) episode number.
+        step: (T,) control steps since the reset.
+        applied_tick: (T,) tick of the command that the last plant step applied.
+        reward: (T,) reward of the plant step that led to the observation.
+        episode_return: (T,) sum of rewards since the reset.
+        terminated: (T,) the task ended in this observation.
+        truncations: (T,) the episode was cut by time in this observation.
+        success: (T,) the task's success flag.
+    """
+
+    path: Path
+    header: LogHeader
+    events: tuple[Event, ...]
+    truncated: bool
+    damage: str
+    tick: Ints
+    deadline_ns: Ints
+    sent_ns: Ints
+    mode: Ints
+    rung: Ints
+    reasons: Ints
+    answer_tick: Ints
+    evaluations: Ints
+    versions: tuple[str, ...]
+    stages: dict[str, Ints]
+    observations: dict[str, Array]
+    requested: Array
+    executed: Array
+    stamp_ns: Ints
+    episode: Ints
+    step: Ints
+    applied_tick: Ints
+    reward: Floats
+    episode_return: Floats
+    terminated: Flags
+    truncations: Flags
+    success: Flags
+
+    def __len__(self) -> int:
+        return len(self.tick)
+
+    @property
+    def drops(self) -> tuple[Drop, ...]:
+        """What the sink could not take, as it reported it."""
+        return tuple(_drop(event.detail) for event in self.events if event.kind == DROPPED)
+
+    @property
+    def dropped(self) -> int:
+        """Number of records that the sink could not take."""
+        return sum(drop.ticks + drop.events for drop in self.drops)
+
+    def dropped_after(self) -> Ints:
+        """Return (T,) the number of ticks that ran but are missing between a row and the next."""
+        counts = np.zeros(len(self), np.int64)
+        for drop in self.drops:
+            row = int(np.searchsorted(self.tick, drop.first)) - 1
+            if drop.ticks and row >= 0:
+                counts[row] += drop.ticks
+        return counts
+
+    @property
+    def bundles(self) -> dict[str, str]:
+        """Path by policy version: those of the header, then those of later events."""
+        later = (event.detail.partition(" ") for event in self.events if event.kind == BUNDLE)
+        return self.header.bundles | {version: path for version, _, path in later}
+
+    @property
+    def done(self) -> Flags:
+        """(T,) whether the observation ends its episode."""
+        return self.terminated | self.truncations
+
+    def observation(self, row: int) -> Observation:
+        """Return the observation of one row."""
+        return Observation(
+            arrays=tuple(_read_only(column[row]) for column in self.observations.values()),
+            stamp_ns=int(self.stamp_ns[row]),
+            episode=int(self.episode[row]),
+            step=int(self.step[row]),
+            reward=float(self.reward[row]),
+            episode_return=float(self.episode_return[row]),
+            terminated=bool(self.terminated[row]),
+            truncated=bool(self.truncations[row]),
+            success=bool(self.success[row]),
+            applied_tick=int(self.applied_tick[row]),
+        )
+
+    def record(self, row: int) -> TickRecord:
+        """Return one row as the record that was logged."""
+        return TickRecord(
+            mode=Mode(self.mode[row]),
+            rung=Rung(self.rung[row]),
+            reasons=int(self.reasons[row]),
+            observation=self.observation(row),
+            requested=self.requested[row],
+            executed=self.executed[row],
+            version=self.versions[row],
+            **{name: int(getattr(self, name)[row]) for name in TICK_NUMBERS},
+            **{f"{stage}_ns": int(times[row]) for stage, times in self.stages.items()},
+        )
+
+    def records(self) -> Iterator[TickRecord]:
+        """Yield every row as the record that was logged."""
+        return (self.record(row) for row in range(len(self)))
+
+    def flat_observations(self) -> NDArray[np.floating]:
+        """Return (T, D): the arrays of each observation end to end, in their common dtype."""
+        columns = [_flat(column) for column in self.observations.values()]
+        return _real(np.concatenate(columns, axis=1))
+
+    def transitions(self) -> Transitions:
+        """Return what happened under the policy as training data.
+
+        Row i leads from the observation of one tick to that of the next one; see
+        :func:`controller.experience.pair_rows` for which ticks give a row. The action is the
+        executed command. The reward is that of the plant's step, or, when the plant made
+        several steps, their sum. An episode that is cut by a gap ends in a timeout.
+
+        ``info`` holds ``tick``, ``episode``, ``rung``, ``steps`` (plant steps covered),
+        ``policy_acted`` (the command is the policy's answer, at most clipped or slowed) and
+        ``applied`` (the plant reports to have applied this very command).
+        """
+        flat = self.flat_observations()
+        rows, cut = pair_rows(
+            self.tick,
+            self.mode == Mode.RUN,
+            self.episode,
+            self.step,
+            self.done,
+            np.isfinite(flat).all(axis=1),
+        )
+        after = rows + 1
+        steps = self.step[after] - self.step[rows]
+        gained = self.episode_return[after] - self.episode_return[rows]
+        asked = np.isfinite(_flat(self.requested)).all(axis=1)
+        policy = (self.rung <= Rung.LOCAL) & asked
+        terminals = self.terminated[after]
+        return Transitions(
+            observations=flat[rows],
+            actions=_real(_flat(self.executed))[rows],
+            rewards=np.where(steps == 1, self.reward[after], gained),
+            next_observations=flat[after],
+            terminals=terminals,
+            timeouts=(cut | self.truncations[after]) & ~terminals,
+            layout=layout_of(self.header.spec),
+            task=self.header.task or self.header.spec.task,
+            info={
+                "tick": self.tick[rows],
+                "episode": self.episode[rows],
+                "rung": self.rung[rows].astype(np.uint8),
+                "steps": steps,
+                "policy_acted": policy[rows],
+                "applied": self.applied_tick[after] == self.tick[rows],
+            },
+        )
+
+
+def _flat(column: Array) -> Array:
+    return column.reshape(len(column), math.prod(column.shape[1:]))
+
+
+def _real(array: Array) -> NDArray[np.floating]:
+    dtype: np.dtype[np.floating] = np.promote_types(array.dtype, np.float32)
+    return array.astype(dtype, copy=False)
+
+
+def _read_only(array: Array) -> Array:
+    array = np.asarray(array)
+    array.flags.writeable = False
+    return array
+
+
+def _drop(detail: str) -> Drop:
+    try:
+        return msgspec.json.decode(detail, type=Drop)
+    except msgspec.MsgspecError:
+        return Drop(events=1)

@@ -1,0 +1,190 @@
+"""What a run achieved and how punctual it was, from its log alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.log_schema import STAGES
+from controller.run_log import RunLog
+from controller.types import Reason, Rung
+
+Reference = tuple[float, float]
+"""Mean return of the random and of the expert policy: 0 and 100 on the normalised scale."""
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Percentiles of one stage in microseconds; each is a value that was measured."""
+
+    p50: float
+    p99: float
+    p99_9: float
+    max: float
+
+
+class Rungs(msgspec.Struct, frozen=True):
+    """Ticks by the rung their command came from."""
+
+    fresh: int = 0
+    tail: int = 0
+    local: int = 0
+    hold: int = 0
+    stop: int = 0
+
+
+class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "return"}):
+    """The result of a run; the fields of ``onebeat run --json``.
+
+    Attributes:
+        rate_hz: commands sent per second.
+        ticks: logged ticks.
+        missed: ticks whose command left after the next deadline, and ``skipped``.
+        return_: mean return of the complete episodes; of the unfinished one when ``partial``;
+            None without a tick.
+        score: mean normalised score, 100 for the reference expert; None without a reference.
+        success: fraction of the same episodes with the task's success flag.
+        episodes: complete episodes.
+        rungs: ticks by rung; those between episodes count as hold.
+        versions: policy versions in order of appearance.
+        stages: latency by stage; None for a stage without a sample. ``total`` runs from the
+            tick's deadline to the command sent.
+        log: path of the log.
+        task: name of the task.
+        mode: realtime or lockstep.
+        seconds: from the first deadline to the last command.
+        skipped: periods that passed without a tick.
+        dropped: records that the log could not take.
+        truncated: the log is not complete.
+        partial: no episode was completed.
+        holds_between_episodes: ticks that held because an episode was over.
+        episode_returns: return of each complete episode.
+        reasons: ticks by name of the reason; a tick may have several.
+    """
+
+    rate_hz: float
+    ticks: int
+    missed: int
+    return_: float | None
+    score: float | None
+    success: float | None
+    episodes: int
+    rungs: Rungs
+    versions: list[str]
+    stages: dict[str, Latency | None]
+    log: str
+    task: str
+    mode: Literal["realtime", "lockstep"]
+    seconds: float
+    skipped: int
+    dropped: int
+    truncated: bool
+    partial: bool
+    holds_between_episodes: int
+    episode_returns: list[float]
+    reasons: dict[str, int]
+
+
+def summarise(log: RunLog, reference: Reference | None = None) -> RunReport:
+    """Return the figures of a run.
+
+    Args:
+        log: the run.
+        reference: returns that score 0 and 100.
+    """
+    skipped = skipped_after(log)
+    returns, successes, complete = _episodes(log)
+    counts = np.bincount(log.rung, minlength=len(Rung))
+    return RunReport(
+        rate_hz=_rate_hz(log),
+        ticks=len(log),
+        missed=int(late(log).sum() + skipped.sum()),
+        return_=float(np.mean(returns)) if returns else None,
+        score=_score(returns, reference),
+        success=float(np.mean(successes)) if successes else None,
+        episodes=complete,
+        rungs=Rungs(**{rung.name.lower(): int(counts[rung]) for rung in Rung}),
+        versions=list(dict.fromkeys(version for version in log.versions if version)),
+        stages={name: latency(log.stages[name]) for name in STAGES},
+        log=str(log.path),
+        task=log.header.task or log.header.spec.task,
+        mode=log.header.mode,
+        seconds=(int(log.sent_ns[-1]) - int(log.deadline_ns[0])) / 1e9 if len(log) else 0.0,
+        skipped=int(skipped.sum()),
+        dropped=log.dropped,
+        truncated=log.truncated,
+        partial=bool(returns) and not complete,
+        holds_between_episodes=int(
+            ((log.rung == Rung.HOLD) & (log.reasons & Reason.EPISODE != 0)).sum()
+        ),
+        episode_returns=returns[:complete],
+        reasons={
+            reason.name.lower(): int((log.reasons & reason != 0).sum())
+            for reason in Reason
+            if reason.name and (log.reasons & reason != 0).any()
+        },
+    )
+
+
+def late(log: RunLog) -> NDArray[np.bool_]:
+    """Return (T,) whether the command left after the next deadline."""
+    return log.sent_ns > log.deadline_ns + log.header.period_ns
+
+
+def skipped_after(log: RunLog) -> NDArray[np.int64]:
+    """Return (T,) the number of periods without a tick between each tick and the next.
+
+    Ticks that ran but are missing from the log, as the sink reported, are not skipped.
+    """
+    missing = np.zeros(len(log), np.int64)
+    missing[:-1] = np.diff(log.tick) - 1
+    return (missing - log.dropped_after()).clip(min=0)
+
+
+def missed_between(log: RunLog, start_ns: int, end_ns: int) -> int:
+    """Return the ticks missed within [start_ns, end_ns] of the loop's clock."""
+    within = (log.sent_ns >= start_ns) & (log.deadline_ns <= end_ns)
+    return int((late(log) + skipped_after(log))[within].sum())
+
+
+def latency(times_ns: NDArray[np.int64]) -> Latency | None:
+    """Return the percentiles of the times that are not absent (negative)."""
+    present = times_ns[times_ns >= 0] / 1e3
+    if not len(present):
+        return None
+    tails = np.percentile(present, (50.0, 99.0, 99.9, 100.0), method="higher")
+    return Latency(*(float(value) for value in tails))
+
+
+def normalised(episode_return: float, reference: Reference) -> float:
+    """Return the score: 0 for the lower reference, 100 for the upper one."""
+    low, high = reference
+    return 100.0 * (episode_return - low) / (high - low)
+
+
+def _rate_hz(log: RunLog) -> float:
+    if len(log) < 2:
+        return 0.0
+    span_ns = int(log.sent_ns[-1]) - int(log.sent_ns[0])
+    periods = int(log.tick[-1]) - int(log.tick[0]) - int(skipped_after(log).sum())
+    return periods * 1e9 / span_ns if span_ns > 0 else 0.0
+
+
+def _score(returns: list[float], reference: Reference | None) -> float | None:
+    if reference is None or not returns:
+        return None
+    return float(np.mean([normalised(value, reference) for value in returns]))
+
+
+def _episodes(log: RunLog) -> tuple[list[float], list[bool], int]:
+    """Return returns and successes of the complete episodes, or of the unfinished one."""
+    ends = np.flatnonzero(log.done)
+    _, first = np.unique(log.episode[ends], return_index=True)
+    rows = ends[first]
+    complete = len(rows)
+    if not complete and len(log):
+        rows = np.array([len(log) - 1])
+    returns = [float(value) for value in log.episode_return[rows]]
+    return returns, [bool(flag) for flag in log.success[rows]], complete
