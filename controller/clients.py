@@ -1,0 +1,397 @@
+"""A policy and a plant that live in other processes, and requests to the servers there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from controller.clock import MonotonicClock
+from controller.errors import PeerTimeout, PlantLost, Refused, SpecMismatch, WireError
+from controller.greeting import MAX_DRAIN, Session
+from controller.interfaces import Clock
+from controller.spec import Spec
+from controller.types import ActionChunk, Array, Observation, Request
+from controller.wire import (
+    Answer,
+    Ask,
+    Bye,
+    Command,
+    Control,
+    Refusal,
+    Reject,
+    Report,
+    Reset,
+    State,
+    require_arrays,
+    unpack,
+    unpack_chunk,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class RemotePolicy:
+    """A policy behind a policy server.
+
+    Args:
+        endpoint: address of the server.
+        spec: the robot; the server must have the same.
+        clock: clock of the caller's deadlines.
+        client_name: name for the server's log.
+        connect_timeout_s: default of :meth:`connect`.
+
+    Attributes:
+        newest_chunk: the valid answer to the newest tick, also when it came late.
+        late: answers that came after their request had been given up.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        spec: Spec,
+        clock: Clock,
+        *,
+        client_name: str = "",
+        connect_timeout_s: float = 5.0,
+    ) -> None:
+        self._session = Session(endpoint, "policy", clock, client_name, spec)
+        self._spec = spec
+        self._clock = clock
+        self._connect_timeout_s = connect_timeout_s
+        self._version = ""
+        self._malformed = 0
+        self.newest_chunk: ActionChunk | None = None
+        self.late = 0
+
+    @property
+    def spec(self) -> Spec:
+        """The robot."""
+        return self._spec
+
+    @property
+    def version(self) -> str:
+        """Version that the last answer or welcome named; empty before."""
+        return self._version
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a session with the server."""
+        return self._session.ready
+
+    @property
+    def offset_ns(self) -> int:
+        """Server's clock minus the caller's."""
+        return self._session.offset_ns
+
+    @property
+    def malformed(self) -> int:
+        """Messages that were not of this protocol, or not of this spec."""
+        return self._malformed + self._session.malformed
+
+    def connect(self, timeout_s: float | None = None) -> None:
+        """Wait for the server's welcome.
+
+        Raises:
+            PeerTimeout: nobody answered in time.
+            SpecMismatch: the server's policy is for another robot.
+            Refused: the server speaks another protocol or is no policy server.
+        """
+        self._session.connect(self._connect_timeout_s if timeout_s is None else timeout_s)
+        self._heed_welcome()
+
+    def infer(self, request: Request) -> ActionChunk | None:
+        """Ask, and wait for the answer until the deadline.
+
+        Without a session the result is None at once, and one is sought again without waiting.
+
+        Raises:
+            Refused: the server answered, and it has no action: the policy failed, or the
+                server was replaced by one for another robot.
+            SpecMismatch: the observation is not of the spec.
+        """
+        require_arrays(request.observation.arrays, self._spec.observation)
+        if not self._session.ready:
+            self._rejoin(request.tick)
+        if not self._session.ready:
+            return None
+        if not self._ask(request):
+            self._session.lost()
+            return None
+        for _ in range(MAX_DRAIN):
+            item = self._session.receive(max(0, request.deadline_ns - self._clock.now_ns()))
+            if item is None:
+                return None
+            message, frames = item
+            if isinstance(message, Answer):
+                chunk = self._take(message, frames[0], request.tick)
+                if chunk is not None:
+                    return chunk
+            elif isinstance(message, Reject) and message.tick == request.tick:
+                self._heed_reject(message)
+                return None
+            elif isinstance(message, Refusal) and self._session.refusal is not None:
+                return None
+        return None
+
+    def close(self) -> None:
+        """Leave the server; safe to call twice."""
+        self._session.close(Bye())
+
+    def _ask(self, request: Request) -> bool:
+        observation = request.observation
+        ask = Ask(
+            tick=request.tick,
+            seed=request.seed,
+            episode=observation.episode,
+            step=observation.step,
+            age_ns=request.age_ns,
+            budget_ns=max(0, request.deadline_ns - self._clock.now_ns()),
+        )
+        return self._session.send(ask, observation.arrays)
+
+    def _heed_reject(self, reject: Reject) -> None:
+        if reject.code == "no_session":
+            self._session.lost()
+            self._session.greet()
+        elif reject.code not in ("late", "superseded"):
+            raise Refused(f"{self._session.endpoint}: {reject.code}: {reject.detail}")
+
+    def _rejoin(self, tick: int) -> None:
+        self._session.greet()
+        for _ in range(MAX_DRAIN):
+            item = self._session.receive(0)
+            if item is None:
+                break
+            message, frames = item
+            if isinstance(message, Answer):
+                self._take(message, frames[0], tick)
+        if self._session.ready:
+            self._heed_welcome()
+        elif self._session.refusal is not None:
+            refusal = self._session.refusal
+            raise Refused(f"{self._session.endpoint}: {refusal.code}: {refusal.detail}")
+
+    def _heed_welcome(self) -> None:
+        if self._session.welcome is not None:
+            self._version = self._session.welcome.version
+
+    def _take(self, answer: Answer, frame: bytes, tick: int) -> ActionChunk | None:
+        """Keep an answer; return it if it is the one to ``tick``."""
+        try:
+            actions = unpack_chunk(frame, self._spec.action, answer.horizon)
+            if answer.tick > tick:
+                raise WireError(f"answer to tick {answer.tick}, which was not asked yet")
+        except WireError:
+            self._malformed += 1
+            return None
+        chunk = ActionChunk(
+            tick=answer.tick,
+            actions=actions,
+            version=answer.version,
+            evaluations=answer.evaluations,
+            queue_ns=answer.queue_ns,
+            infer_ns=answer.infer_ns,
+        )
+        if self.newest_chunk is None or chunk.tick >= self.newest_chunk.tick:
+            self.newest_chunk = chunk
+            self._version = chunk.version
+        if answer.tick == tick:
+            return chunk
+        self.late += 1
+        return None
+
+
+class RemotePlant:
+    """A plant that runs in real time behind a plant server.
+
+    Stamps are on the server's clock: on one machine, CLOCK_MONOTONIC.
+
+    Args:
+        endpoint: address of the server.
+        clock: clock of ``lost_after_s``.
+        client_name: name for the server's log.
+        connect_timeout_s: default of :meth:`connect`, and the wait for the first observation.
+        lost_after_s: silence after which the plant counts as lost.
+
+    Attributes:
+        unsent: commands and resets that could not be handed over.
+        rejected: commands and resets that the server did not take.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        clock: Clock,
+        *,
+        client_name: str = "",
+        connect_timeout_s: float = 5.0,
+        lost_after_s: float = 1.0,
+    ) -> None:
+        self._session = Session(endpoint, "plant", clock, client_name)
+        self._clock = clock
+        self._connect_timeout_s = connect_timeout_s
+        self._lost_after_ns = round(lost_after_s * 1e9)
+        self._newest: Observation | None = None
+        self._heard_ns = 0
+        self._loss = ""
+        self._malformed = 0
+        self.unsent = 0
+        self.rejected = 0
+
+    @property
+    def spec(self) -> Spec:
+        """What the plant looks like; known after :meth:`connect`, which this calls if need be."""
+        return self._session.spec or self.connect()
+
+    @property
+    def malformed(self) -> int:
+        """Messages that were not of this protocol, or not of this spec."""
+        return self._malformed + self._session.malformed
+
+    def connect(self, timeout_s: float | None = None) -> Spec:
+        """Wait for the server's welcome and return the plant's spec.
+
+        Raises:
+            PeerTimeout: nobody answered in time.
+            SpecMismatch: the server was replaced by one of another robot.
+            Refused: the server speaks another protocol or is no plant server.
+        """
+        spec = self._session.connect(self._connect_timeout_s if timeout_s is None else timeout_s)
+        self._newest, self._loss = None, ""
+        return spec
+
+    def reset(self, seed: int | None = None) -> None:
+        """Ask for the episode after the newest one observed; safe to repeat until it began."""
+        self._send(Reset(seed, self.observe().episode + 1))
+
+    def observe(self) -> Observation:
+        """Return the newest observation; waits only for the very first.
+
+        Raises:
+            PlantLost: silence for longer than ``lost_after_s``, the server was replaced, or
+                the plant is driven by another client.
+        """
+        self._drain(0)
+        if self._newest is None:
+            self._await_first()
+        newest, where = self._newest, self._session.endpoint
+        if self._loss:
+            raise PlantLost(f"{where}: {self._loss}")
+        if newest is None:
+            raise PlantLost(f"{where}: no observation within {self._connect_timeout_s:g} s")
+        silent_ns = self._clock.now_ns() - self._heard_ns
+        if silent_ns > self._lost_after_ns:
+            raise PlantLost(f"{where}: no observation for {silent_ns / 1e9:.1f} s")
+        return newest
+
+    def command(self, action: Array, tick: int) -> None:
+        """Hand ``action`` over; it holds from the plant's next control step on.
+
+        Raises:
+            SpecMismatch: the action has not the shape of the spec.
+        """
+        expected = self.spec.action
+        if action.shape != expected.shape:
+            raise SpecMismatch(f"action of shape {action.shape}, expected {expected.shape}")
+        self._send(Command(tick), (action.astype(expected.dtype, copy=False),))
+
+    def close(self) -> None:
+        """Leave the plant to others; safe to call twice."""
+        self._session.close(Bye())
+
+    def _send(self, message: Command | Reset, arrays: Sequence[Array] = ()) -> None:
+        if not self._session.send(message, arrays):
+            self.unsent += 1
+
+    def _await_first(self) -> None:
+        if not self._session.ready:
+            self.connect()
+        until_ns = _WALL.now_ns() + round(self._connect_timeout_s * 1e9)
+        while self._newest is None and not self._loss:
+            remaining_ns = until_ns - _WALL.now_ns()
+            if remaining_ns <= 0:
+                return
+            self._drain(remaining_ns)
+
+    def _drain(self, timeout_ns: int) -> None:
+        """Take in everything that arrived, waiting up to ``timeout_ns`` for the first of it."""
+        for count in range(MAX_DRAIN):
+            item = self._session.receive(0 if count else timeout_ns)
+            if item is None:
+                return
+            message, frames = item
+            if isinstance(message, State):
+                self._take(message, frames)
+            elif isinstance(message, Reject):
+                self._rejected(message)
+
+    def _take(self, state: State, frames: Sequence[bytes]) -> None:
+        try:
+            arrays = unpack(frames, self.spec.observation)
+        except WireError:
+            self._malformed += 1
+            return
+        self._heard_ns = self._clock.now_ns()
+        self._newest = Observation(
+            arrays=arrays,
+            stamp_ns=state.stamp_ns,
+            episode=state.episode,
+            step=state.step,
+            reward=state.reward,
+            episode_return=state.episode_return,
+            terminated=state.terminated,
+            truncated=state.truncated,
+            success=state.success,
+            applied_tick=state.applied_tick,
+        )
+
+    def _rejected(self, reject: Reject) -> None:
+        self.rejected += 1
+        if reject.code == "no_session":
+            self._loss = "the plant server was replaced"
+        elif reject.code == "not_driver":
+            self._loss = "the plant is driven by another client"
+        if self.rejected.bit_count() == 1:
+            where = self._session.endpoint
+            logger.warning(
+                "%s: %s (%d so far): %s", where, reject.code, self.rejected, reject.detail
+            )
+
+
+def control(
+    endpoint: str, verb: str, args: Mapping[str, str] | None = None, timeout_s: float = 5.0
+) -> dict[str, Any]:
+    """Ask the server at ``endpoint`` to do ``verb``, and return its report.
+
+    Raises:
+        PeerTimeout: no server, or no report within ``timeout_s``.
+        Refused: the server could not do it; the message says why.
+    """
+    session = Session(endpoint, "control", _WALL)
+    until_ns = _WALL.now_ns() + round(timeout_s * 1e9)
+    try:
+        session.connect(timeout_s)
+        session.send(Control(verb, dict(args or {})))
+        while (remaining_ns := until_ns - _WALL.now_ns()) > 0:
+            item = session.receive(remaining_ns)
+            if item is not None and isinstance(item[0], Report) and item[0].verb == verb:
+                return _read_report(endpoint, item[0])
+    finally:
+        session.close(Bye())
+    raise PeerTimeout(f"{endpoint}: no report on {verb!r} within {timeout_s:g} s")
+
+
+def _read_report(endpoint: str, report: Report) -> dict[str, Any]:
+    try:
+        detail = msgspec.json.decode(report.detail, type=dict[str, Any])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise Refused(f"{endpoint}: {report.verb}: the report is not a JSON object") from None
+    if not report.ok:
+        raise Refused(f"{endpoint}: {report.verb}: {detail.get('reason', 'no reason given')}")
+    return detail
+
+
+_WALL = MonotonicClock()  # requests wait in real time

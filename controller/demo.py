@@ -1,0 +1,292 @@
+"""The whole circle on built-in data: collect, train, serve, run, log, fine-tune, report.
+
+Every step is a command a user could type; this module only puts them in a row and times the
+hot swap.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from controller.clients import control
+from controller.errors import ControllerError
+from controller.launch import LiveRun, command
+from controller.log_reader import read_log
+from controller.process import Child, StopFlag
+from controller.run_log import RunLog
+from controller.settings import DemoConfig, PolicySettings, RunConfig
+from controller.stats import missed_between
+
+
+class DemoFailed(ControllerError, RuntimeError):
+    """A step of the demo failed."""
+
+
+class Finetune(msgspec.Struct, frozen=True):
+    """What the fine-tuning during the run did.
+
+    Attributes:
+        updates: gradient updates of the actor and critics.
+        seconds: wall-clock time of the learner, reading the log included.
+        transitions: rows it read from the log.
+        version_before: version that drove until the swap.
+        version_after: version that drove from the swap on.
+        swap_ms: swap requested to first action of the new version.
+        ticks_missed_in_swap: missed ticks from the start of the learner to one second after
+            the first action of the new version.
+        score_before: lockstep score of the version before, over seeded episodes.
+        score_after: the same of the version after.
+        success_before: lockstep success rate of the version before.
+        success_after: the same of the version after.
+    """
+
+    updates: int
+    seconds: float
+    transitions: int
+    version_before: str
+    version_after: str
+    swap_ms: float
+    ticks_missed_in_swap: int
+    score_before: float | None = None
+    score_after: float | None = None
+    success_before: float | None = None
+    success_after: float | None = None
+
+
+def prepare(out: Path) -> None:
+    """Make an empty directory for the demo; an earlier demo there moves to ``OUT.old``."""
+    if out.exists() and any(out.iterdir()):
+        old = out.with_name(f"{out.name}.old")
+        if old.exists():
+            shutil.rmtree(old)
+        out.rename(old)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def title(console: Console, text: str) -> None:
+    """Print the headline of a step."""
+    console.rule(f"[bold]{text}", align="left", style="dim")
+
+
+def step(console: Console, verb: str, *words: str) -> None:
+    """Run one command in the foreground.
+
+    Raises:
+        DemoFailed: it ended with an error, which it has already told.
+    """
+    console.print(f"$ onebeat {verb} {' '.join(words)}", style="dim", soft_wrap=True)
+    console.file.flush()
+    code = subprocess.call(command(verb, *words))
+    if code:
+        raise DemoFailed(f"`onebeat {verb}` ended with status {code}")
+
+
+def answer(verb: str, *words: str) -> dict[str, Any]:
+    """Run one command with ``--json`` and return what it answered.
+
+    Raises:
+        DemoFailed: it ended with an error.
+    """
+    done = subprocess.run(
+        command(verb, *words, "--json"), stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise DemoFailed(f"`onebeat {verb}` ended with status {done.returncode}")
+    value: dict[str, Any] = json.loads(done.stdout)
+    return value
+
+
+class Learner:
+    """The fine-tuning process beside the running loop, at the lowest priority."""
+
+    def __init__(self, config: DemoConfig, log: Path, out: Path) -> None:
+        words = (
+            f"parent={out / 'bundles'}",
+            f"logs=[{log}]",
+            f"data={out / 'data.hdf5'}",
+            f"out={out / 'finetune'}",
+            f"store={out / 'bundles'}",
+            f"seed={config.seed}",
+            "--json",
+        )
+        self.started_ns = time.monotonic_ns()
+        self._answer = out / "finetune.json"
+        self._child = Child(
+            command("finetune", config.finetune, *words),
+            "fine-tuning",
+            niceness=19,
+            stdout=self._answer,
+        ).start()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._child.poll() is not None
+
+    def stop(self) -> None:
+        """End it, if it still runs."""
+        self._child.stop(timeout_s=2.0)
+
+    def result(self) -> dict[str, Any]:
+        """Return what it answered.
+
+        Raises:
+            DemoFailed: it ended with an error.
+        """
+        if self._child.poll() != 0:
+            raise DemoFailed(f"fine-tuning: {self._child.last_error() or self._child.status()}")
+        value: dict[str, Any] = json.loads(self._answer.read_text())
+        return value
+
+
+class Drive:
+    """The run in real time, with fine-tuning beside it and a swap in its middle.
+
+    Attributes:
+        learned: what the learner answered.
+        started_ns: when the learner was started, monotonic.
+        asked_ns: when the swap was asked for, monotonic.
+    """
+
+    def __init__(self, config: DemoConfig, out: Path) -> None:
+        self._config, self._out = config, out
+        self._learner: Learner | None = None
+        self.learned: dict[str, Any] = {}
+        self.started_ns = self.asked_ns = 0
+
+    def run(self, console: Console) -> None:
+        """Drive to the end.
+
+        Raises:
+            DemoFailed: the fine-tuning failed, or the run ended before it was done.
+        """
+        config = self._config
+        settings = RunConfig(
+            task=config.task,
+            seconds=config.seconds,
+            seed=config.seed,
+            out=str(self._out),
+            policy=PolicySettings(bundle=str(self._out / "bundles"), local_replica=True),
+        )
+        with StopFlag() as stop, _progress(console) as bar, LiveRun(settings) as live:
+            task = bar.add_task("running", total=config.seconds, info="")
+
+            def look(status: dict[str, int]) -> bool:
+                elapsed_s = live.elapsed_s(status)
+                note = self._advance(live, elapsed_s)
+                bar.update(task, completed=elapsed_s, info=f"{run_line(status)} · {note}")
+                return stop()
+
+            try:
+                for line in live.wait(look):
+                    console.print(line, style="yellow")
+            finally:
+                if self._learner is not None:
+                    self._learner.stop()
+        if stop():
+            raise KeyboardInterrupt
+        if not self.learned:
+            raise DemoFailed("the run ended before the fine-tuning did: raise seconds=")
+
+    def _advance(self, live: LiveRun, elapsed_s: float) -> str:
+        if self._learner is None:
+            if elapsed_s < self._config.finetune_after_s:
+                return "logging"
+            self._learner = Learner(self._config, live.log, self._out)
+            self.started_ns = self._learner.started_ns
+        if not self._learner.done:
+            return "fine-tuning from the log"
+        if not self.learned:
+            self.learned = self._learner.result()
+            self.asked_ns = time.monotonic_ns()
+            bundle = {"bundle": self.learned["bundle"]}
+            control(live.policy_endpoint, "swap", bundle, timeout_s=10.0)
+        return f"swapped to {self.learned['version_after']}"
+
+
+def swap_facts(log: RunLog, drive: Drive) -> Finetune:
+    """Read from the log what the swap cost."""
+    learned = drive.learned
+    after = str(learned["version_after"])
+    acted = log.sent_ns[[version == after for version in log.versions]]
+    first_ns = int(acted[0]) if len(acted) else drive.asked_ns
+    return Finetune(
+        updates=int(learned["updates"]),
+        seconds=float(learned["seconds"]),
+        transitions=int(learned["transitions"]),
+        version_before=str(learned["version_before"]),
+        version_after=after,
+        swap_ms=(first_ns - drive.asked_ns) / 1e6,
+        ticks_missed_in_swap=missed_between(log, drive.started_ns, first_ns + 1_000_000_000),
+    )
+
+
+def compare(config: DemoConfig, out: Path, finetune: Finetune) -> Finetune:
+    """Add the lockstep scores of both versions over the same seeded episodes."""
+    before, after = (
+        answer("eval", f"bundle={out / 'bundles' / version}", f"episodes={config.eval_episodes}")
+        for version in (finetune.version_before, finetune.version_after)
+    )
+    return msgspec.structs.replace(
+        finetune,
+        score_before=before["score"],
+        score_after=after["score"],
+        success_before=before["success"],
+        success_after=after["success"],
+    )
+
+
+def circle(config: DemoConfig, console: Console) -> tuple[RunLog, Finetune]:
+    """Do everything up to the report; return the log and the facts of the fine-tuning."""
+    out = Path(config.out)
+    prepare(out)
+    data = f"{out / 'data.hdf5'}"
+    words = (f"task={config.task}", f"out={data}", f"seed={config.seed}")
+    title(console, "1  Data: a waypoint controller drives the maze")
+    step(console, "data generate", config.data, *words)
+    words = (f"data={data}", f"out={out / 'train'}", f"store={out / 'bundles'}")
+    title(console, "2  Train: Consistency-BC, one network evaluation per action")
+    step(console, "train", config.train, *words, f"seed={config.seed}")
+    title(console, "3-6  Serve, run at a fixed rate, log; fine-tune from the log and hot-swap")
+    drive = Drive(config, out)
+    drive.run(console)
+    title(console, "7  Report: both versions over the same episodes, and every action again")
+    log = read_log(out / "log.mcap")
+    finetune = compare(config, out, swap_facts(log, drive))
+    step(console, "replay", str(log.path))
+    return log, finetune
+
+
+def run_line(status: Mapping[str, int]) -> str:
+    """Return the counters of a running loop in a few words."""
+    fallback = status["tail"] + status["local"]
+    return (
+        f"tick {status['ticks']} · missed {status['missed']} · "
+        f"fallback {fallback} · episodes {status['episodes']}"
+    )
+
+
+def _progress(console: Console) -> Progress:
+    columns: Sequence[ProgressColumn] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[info]}"),
+    )
+    return Progress(*columns, console=console)

@@ -1,0 +1,81 @@
+"""What a verb puts on the terminal: one JSON value, or a table; progress on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+Advance = Callable[..., None]
+
+
+def console() -> Console:
+    """Return the console for people, on standard output."""
+    return Console(highlight=False)
+
+
+def put_json(value: object) -> None:
+    """Write one JSON value, and nothing else, to standard output.
+
+    Numbers that are not finite become null.
+    """
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def say(facts: Mapping[str, Any], as_json: bool) -> None:
+    """Show facts as JSON, or as two columns."""
+    if as_json:
+        put_json(facts)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _text(value))
+    console().print(table)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Advance]:
+    """Show a bar on standard error; the value is called with (done, total, figures)."""
+    rate = TextColumn("{task.fields[rate]}")
+    info = TextColumn("[dim]{task.fields[info]}")
+    error = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        rate,
+        info,
+    )
+    with Progress(*columns, console=error) as progress:
+        task = progress.add_task(title, total=None, rate="", info="")
+
+        def advance(done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(
+                task,
+                completed=done,
+                total=total,
+                rate=f"{speed:,.0f}/s" if speed else "",
+                info=" ".join(f"{name} {value:.4g}" for name, value in (figures or {}).items()),
+            )
+
+        yield advance
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if isinstance(value, Mapping):
+        return "  ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(inner) for inner in value) or "none"
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,207 @@
+"""A real-time run: simulation, policy server and control loop as processes of their own.
+
+The launcher itself does nothing that a tick waits for. It starts the others and reads the
+loop's status board a few times a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from controller.config import to_yaml
+from controller.errors import ControllerError
+from controller.latency import Transport, free_tcp_endpoint
+from controller.process import Child, RuntimeDirectory, StopFlag, Supervisor
+from controller.settings import Device, Engine, RunConfig
+from controller.status import StatusBoard
+from controller.transport import endpoint_for
+
+POLL_S = 0.2
+"""Between two looks at the status board."""
+
+
+class RunFailed(ControllerError, RuntimeError):
+    """A run ended before its time; its log is valid up to there."""
+
+
+def command(verb: str, *words: str) -> list[str]:
+    """Return the command line that runs a verb of this program in a process of its own."""
+    return [sys.executable, "-m", "controller.cli", *verb.split(), *words]
+
+
+def fresh_log(out: Path) -> Path:
+    """Make ``out`` and return the path of a log there; a log that exists is renamed first."""
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / "log.mcap"
+    if log.exists():
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(log.stat().st_mtime))
+        log.rename(out / f"log-{stamp}.mcap")
+    return log
+
+
+def policy_server(bundle: str, endpoint: str, engine: Engine, device: Device) -> Child:
+    """Return a policy server process, not yet started."""
+    words = (f"bundle={bundle}", f"endpoint={endpoint}", f"engine={engine}", f"device={device}")
+    return Child(command("serve", *words), "policy server")
+
+
+@contextmanager
+def policy_servers(
+    bundle: str, engine: Engine, device: Device
+) -> Iterator[Callable[[Transport], str]]:
+    """Give a function that starts a policy server on a transport and returns its address."""
+    with RuntimeDirectory() as directory, Supervisor() as supervisor:
+
+        def start(transport: Transport) -> str:
+            ipc = transport == "ipc"
+            endpoint = endpoint_for(directory, "policy") if ipc else free_tcp_endpoint()
+            supervisor.start(policy_server(bundle, endpoint, engine, device))
+            return endpoint
+
+        yield start
+
+
+class LiveRun:
+    """The processes of one real-time run; a context manager that leaves none behind.
+
+    Attributes:
+        log: path of the log that is being written.
+        policy_endpoint: address of the policy server.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._resources = ExitStack()
+        self._first_ns = 0
+        self._status_path = Path(config.out) / "status.bin"
+        self.log = Path(config.out) / "log.mcap"
+        self.policy_endpoint = config.policy.endpoint or ""
+
+    def __enter__(self) -> LiveRun:
+        with ExitStack() as resources:
+            self.log = fresh_log(Path(self._config.out))
+            directory = resources.enter_context(RuntimeDirectory())
+            self._supervisor = resources.enter_context(Supervisor())
+            self._start(directory)
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # The loop first: its last command goes to a plant that is still there.
+        self._loop.stop(timeout_s=10.0)
+        self._resources.close()
+
+    def _start(self, directory: Path) -> None:
+        config = self._config
+        plant = config.plant.endpoint or endpoint_for(directory, "plant")
+        policy = config.policy.endpoint or endpoint_for(directory, "policy")
+        self.policy_endpoint = policy
+        StatusBoard(self._status_path, create=True).close()
+        if config.plant.endpoint is None:
+            words = (f"task={config.task}", f"endpoint={plant}", f"seed={config.seed}")
+            self._supervisor.start(Child(command("sim serve", *words), "simulation"))
+        if config.policy.endpoint is None:
+            about = config.policy
+            self._supervisor.start(policy_server(about.bundle, policy, about.engine, about.device))
+        resolved = msgspec.structs.replace(
+            config,
+            plant=msgspec.structs.replace(config.plant, endpoint=plant),
+            policy=msgspec.structs.replace(config.policy, endpoint=policy),
+        )
+        settings = Path(config.out) / "run.yaml"
+        settings.write_text(to_yaml(resolved), encoding="utf-8")
+        self._loop = self._supervisor.start(Child(command("loop", str(settings)), "control loop"))
+
+    def status(self) -> dict[str, int]:
+        """Return the loop's status board."""
+        with StatusBoard(self._status_path) as board:
+            return board.read()
+
+    def elapsed_s(self, status: dict[str, int]) -> float:
+        """Return the time since the loop's first tick; 0 before it."""
+        if not status["ticks"]:
+            return 0.0
+        self._first_ns = self._first_ns or status["sent_ns"]
+        return (status["sent_ns"] - self._first_ns) / 1e9
+
+    @property
+    def running(self) -> bool:
+        """Whether the control loop is still at work."""
+        return self._loop.poll() is None
+
+    def wait(self, look: Callable[[dict[str, int]], bool]) -> list[str]:
+        """Wait for the loop's end, or until ``look``, given the status, returns True.
+
+        Returns one line for each process beside the loop that died meanwhile: the loop goes
+        on without it, on its fallback ladder.
+
+        Raises:
+            RunFailed: the control loop ended with an error, or before its first tick a
+                process that it needs did.
+        """
+        died: dict[str, str] = {}
+        while True:
+            running = self.running
+            status = self.status()
+            for child in self._supervisor.children:
+                if child is not self._loop and child.poll() is not None:
+                    died[child.name] = f"{child.name}: {_last_words(child)}"
+            if look(status):
+                break
+            if not running:
+                self._check_end()
+                break
+            if died and not status["ticks"]:
+                raise RunFailed("; ".join(died.values()))
+            time.sleep(POLL_S)
+        return list(died.values())
+
+    def _check_end(self) -> None:
+        if self._loop.poll() != 0:
+            raise RunFailed(f"control loop: {_last_words(self._loop)}; log: {self.log}")
+
+    def stop(self) -> None:
+        """Have the loop send its last safe command and close its log, and wait for that."""
+        self._loop.stop(timeout_s=10.0)
+
+
+def watch(config: RunConfig, look: Callable[[float, dict[str, int]], None]) -> list[str]:
+    """Run to the end, or to a first Ctrl-C or SIGTERM, which ends the run in order.
+
+    Args:
+        config: settings of the run.
+        look: called with the elapsed seconds and the status a few times a second.
+
+    Returns:
+        One line for each thing that a person should know.
+    """
+    with StopFlag() as stop, LiveRun(config) as live:
+
+        def seen(status: dict[str, int]) -> bool:
+            look(live.elapsed_s(status), status)
+            return stop()
+
+        notes = live.wait(seen)
+        if stop():
+            live.stop()
+            notes.append("stopped before its end; the log is complete")
+        return notes
+
+
+def _last_words(child: Child) -> str:
+    said = child.last_error()
+    prefix, _, message = said.partition(": ")
+    said = message if prefix.startswith("onebeat ") else said
+    return said or child.status()

@@ -1,0 +1,204 @@
+"""A server's door: greets clients, keeps their sessions, turns bad bytes and strangers away."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from controller.errors import WireError
+from controller.interfaces import Clock
+from controller.spec import Spec
+from controller.transport import Sent, Server
+from controller.types import Array
+from controller.wire import (
+    PROTOCOL,
+    AnyMessage,
+    Ask,
+    Bye,
+    Command,
+    Hello,
+    Message,
+    Refusal,
+    Reject,
+    Report,
+    Reset,
+    Role,
+    Welcome,
+    decode,
+    encode,
+    encode_spec,
+    one_line,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_SESSIONS = 128
+DEAF_AFTER = 500
+"""Messages in a row that a client did not read before its session ends."""
+
+
+class Delivery(NamedTuple):
+    """A message of a greeted client that the server itself has to deal with."""
+
+    identity: bytes
+    message: AnyMessage
+    arrays: Sequence[bytes]
+    arrived_ns: int
+
+
+@dataclass(slots=True)
+class Guest:
+    """One session."""
+
+    name: str
+    role: Role
+    heard_ns: int
+    unread: int = 0
+
+
+class Reception:
+    """The sessions of one server, keyed by routing identity.
+
+    Args:
+        endpoint: address to bind.
+        role: what the server is.
+        spec: what clients must agree with.
+        clock: stamps arrivals and answers the clock probe.
+        version: gives the version for the welcome.
+
+    Attributes:
+        endpoint: the bound address.
+        malformed: messages that were not of this protocol or not for this server.
+
+    Raises:
+        ConfigError: see :func:`controller.transport.check_endpoint`.
+        EndpointInUse: another server is bound there.
+        WireError: the spec does not fit the protocol.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        role: Role,
+        spec: Spec,
+        clock: Clock,
+        version: Callable[[], str] = str,
+    ) -> None:
+        self._welcome_spec = encode_spec(spec)
+        self._spec, self._digest = spec, spec.digest()
+        self._role: Role = role
+        self._clock = clock
+        self._version = version
+        self._guests: dict[bytes, Guest] = {}
+        self._server = Server(endpoint)
+        self.endpoint = self._server.endpoint
+        self.malformed = 0
+
+    def deliveries(self, timeout_ns: int, limit: int) -> Iterator[Delivery]:
+        """Yield what greeted clients sent, waiting up to ``timeout_ns`` for the first message.
+
+        At most ``limit`` messages of any kind are looked at, so that a flood cannot keep the
+        caller. Greetings and refusals are dealt with here.
+        """
+        for count in range(limit):
+            received = self._server.receive(0 if count else timeout_ns)
+            if received is None:
+                return
+            delivery = self._admit(*received)
+            if delivery is not None:
+                yield delivery
+
+    def guests(self, role: Role) -> list[bytes]:
+        """Return the identities of the greeted clients of a role."""
+        return [identity for identity, guest in self._guests.items() if guest.role == role]
+
+    def knows(self, identity: bytes) -> bool:
+        """Return whether the client still has a session."""
+        return identity in self._guests
+
+    def name(self, identity: bytes) -> str:
+        """Return the client's name for itself; empty when it has left."""
+        guest = self._guests.get(identity)
+        return guest.name if guest else ""
+
+    def send(self, identity: bytes, message: Message, arrays: Sequence[Array] = ()) -> bool:
+        """Send without waiting; the session of a client that is gone or does not read ends."""
+        sent = self._server.offer(identity, encode(message, arrays))
+        guest = self._guests.get(identity)
+        if guest is not None:
+            guest.unread = 0 if sent is Sent.YES else guest.unread + 1
+            if sent is Sent.GONE or guest.unread >= DEAF_AFTER:
+                self._dismiss(identity)
+        return sent is Sent.YES
+
+    def report(self, identity: bytes, verb: str, ok: bool, detail: Mapping[str, Any]) -> None:
+        """Answer a control request with one JSON object."""
+        text = msgspec.json.encode(detail).decode()
+        self.send(identity, Report(verb, ok, text))
+
+    def refuse(self, identity: bytes, detail: str) -> None:
+        """Tell a client that its message makes no sense here, and count it."""
+        self.malformed += 1
+        self.send(identity, Refusal("malformed", one_line(detail)))
+
+    def close(self) -> None:
+        """Free the address; safe to call twice."""
+        self._guests.clear()
+        self._server.close()
+
+    def _admit(self, identity: bytes, frames: Sequence[bytes]) -> Delivery | None:
+        now_ns = self._clock.now_ns()
+        try:
+            message, arrays = decode(frames)
+        except WireError as error:
+            self.refuse(identity, str(error))
+            return None
+        if isinstance(message, Hello):
+            self._greet(identity, message, now_ns)
+            return None
+        guest = self._guests.get(identity)
+        if guest is None:
+            self._turn_away(identity, message)
+            return None
+        guest.heard_ns = now_ns
+        if isinstance(message, Bye):
+            self._dismiss(identity)
+        if isinstance(message, (Ask, Command, Reset)) and guest.role != self._role:
+            self.refuse(identity, f"a {self._role} server got this from a {guest.role} client")
+            return None
+        return Delivery(identity, message, arrays, now_ns)
+
+    def _greet(self, identity: bytes, hello: Hello, now_ns: int) -> None:
+        refusal = self._objection(hello)
+        if refusal is not None:
+            logger.info("refused %s: %s: %s", hello.client, refusal.code, refusal.detail)
+            self.send(identity, refusal)
+            return
+        if identity not in self._guests and len(self._guests) >= MAX_SESSIONS:
+            self._dismiss(min(self._guests, key=lambda key: self._guests[key].heard_ns))
+        self._guests[identity] = Guest(hello.client, hello.role, now_ns)
+        self.send(
+            identity,
+            Welcome(PROTOCOL, self._welcome_spec, self._version(), hello.sent_ns, now_ns),
+        )
+
+    def _objection(self, hello: Hello) -> Refusal | None:
+        if hello.protocol != PROTOCOL:
+            return Refusal("protocol", f"server speaks {PROTOCOL}, client {hello.protocol}")
+        if hello.role not in (self._role, "control"):
+            return Refusal("role", f"this is a {self._role} server, no {hello.role} server")
+        if hello.spec_digest not in ("", self._digest) and hello.role != "control":
+            return Refusal("spec", one_line(self._spec.describe()))
+        return None
+
+    def _turn_away(self, identity: bytes, message: Message) -> None:
+        tick = message.tick if isinstance(message, (Ask, Command)) else -1
+        if not isinstance(message, Bye):
+            self.send(identity, Reject(tick, "no_session", "say hello first"))
+
+    def _dismiss(self, identity: bytes) -> None:
+        del self._guests[identity]

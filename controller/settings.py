@@ -1,0 +1,190 @@
+"""Settings of the verbs that bring several packages together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from controller.loop import LoopConfig
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Engine = Literal["numpy", "torch"]
+Device = Literal["cpu", "cuda"]
+
+
+class PlantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the plant is.
+
+    Attributes:
+        endpoint: address of a running plant; null starts a simulation of the task.
+        connect_timeout_s: how long to wait for it.
+    """
+
+    endpoint: str | None = None
+    connect_timeout_s: Positive = 20.0
+
+
+class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the policy is.
+
+    Attributes:
+        bundle: a bundle, or a store of bundles whose current one is meant.
+        endpoint: address of a running policy server; null starts one for the bundle.
+        engine: numpy (fastest for these sizes on a CPU) or torch.
+        device: cpu, or cuda with engine torch.
+        local_replica: keep a copy in the control process, for ticks without an answer.
+        connect_timeout_s: how long to wait for the server.
+    """
+
+    bundle: str = "runs/demo/bundles"
+    endpoint: str | None = None
+    engine: Engine = "numpy"
+    device: Device = "cpu"
+    local_replica: bool = False
+    connect_timeout_s: Positive = 20.0
+
+
+class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Run a policy on a plant at a fixed rate, and log everything.
+
+    Attributes:
+        task: name of the task; see ``onebeat sim list``.
+        mode: realtime (the plant follows the wall clock) or lockstep (it waits).
+        seconds: length of the run in plant time; null for no such limit.
+        episodes: complete episodes after which the run ends; null for no such limit.
+        seed: seed of the episodes and of the policy's noise.
+        out: directory of the run; a log that is there already is kept under another name.
+        plant: where the plant is.
+        policy: where the policy is.
+        loop: the control loop.
+    """
+
+    task: str = "pointmaze-medium"
+    mode: Literal["realtime", "lockstep"] = "realtime"
+    seconds: Positive | None = 30.0
+    episodes: Count | None = None
+    seed: Seed = 0
+    out: str = "runs/run"
+    plant: PlantSettings = PlantSettings()
+    policy: PolicySettings = PolicySettings()
+    loop: LoopConfig = LoopConfig()
+
+
+class EvalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Score a policy over seeded episodes in lockstep.
+
+    Attributes:
+        bundle: a bundle, or a store of bundles whose current one is meant.
+        task: task to score on; null for the task of the bundle.
+        episodes: number of episodes; episode i starts from seed + i.
+        seed: seed of the first episode and of the policy's noise.
+        engine: numpy or torch.
+        device: cpu, or cuda with engine torch.
+        loop: the control loop, for its safety limits.
+    """
+
+    bundle: str = "runs/demo/bundles"
+    task: str | None = None
+    episodes: Count = 50
+    seed: Seed = 100
+    engine: Engine = "numpy"
+    device: Device = "cpu"
+    loop: LoopConfig = LoopConfig()
+
+
+class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Recompute every action of a log.
+
+    Attributes:
+        log: the log file.
+        bundles: store to look for the log's policy versions in; null for where they were.
+        tolerance: largest accepted difference of an action; 0 compares bit for bit. Logs of
+            a GPU run need about 1e-4.
+    """
+
+    log: str = "runs/demo/log.mcap"
+    bundles: str | None = None
+    tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class ShowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Describe a log, a bundle, a dataset or a report.
+
+    Attributes:
+        path: the file or directory.
+    """
+
+    path: str = "runs/demo/log.mcap"
+
+
+class InspectConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Look at a dataset.
+
+    Attributes:
+        path: an HDF5 file in D4RL's layout, or a run log.
+        task: task whose reference scores to use; null for the task of the file.
+    """
+
+    path: str = "runs/demo/data.hdf5"
+    task: str | None = None
+
+
+class LatencyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Time requests to the policy server, paced and back to back, beside a bare echo.
+
+    Attributes:
+        bundle: the policy to ask.
+        engine: numpy or torch.
+        device: cpu, or cuda with engine torch.
+        rates_hz: control rates to pace at.
+        transports: addresses to use.
+        seconds: length of each measurement.
+    """
+
+    bundle: str = "runs/demo/bundles"
+    engine: Engine = "numpy"
+    device: Device = "cpu"
+    rates_hz: tuple[Positive, ...] = (100.0, 200.0, 500.0)
+    transports: tuple[Literal["ipc", "tcp"], ...] = ("ipc", "tcp")
+    seconds: Positive = 2.0
+
+
+class DoctorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Measure what this machine can hold.
+
+    Attributes:
+        seconds: length of the whole examination.
+        bundle: a policy whose inference to measure; null for none.
+    """
+
+    seconds: Positive = 10.0
+    bundle: str | None = None
+
+
+class DemoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Do the whole circle: data, training, serving, running, fine-tuning, report.
+
+    Attributes:
+        out: directory of the demo; an earlier demo there moves to OUT.old.
+        task: the maze.
+        data: settings file of the dataset.
+        train: settings file of the training.
+        finetune: settings file of the fine-tuning.
+        seconds: length of the run in real time.
+        finetune_after_s: when the fine-tuning begins.
+        eval_episodes: episodes of the lockstep score before and after fine-tuning.
+        seed: seed of everything.
+    """
+
+    out: str = "runs/demo"
+    task: str = "pointmaze-medium"
+    data: str = "configs/data/pointmaze_demo.yaml"
+    train: str = "configs/train/pointmaze_demo.yaml"
+    finetune: str = "configs/finetune/demo.yaml"
+    seconds: Positive = 50.0
+    finetune_after_s: Positive = 20.0
+    eval_episodes: Count = 50
+    seed: Seed = 0

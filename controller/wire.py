@@ -1,0 +1,339 @@
+"""Messages between the processes: a msgpack header, then raw C-order arrays, little-endian.
+
+Frame 0 of a message is the header, a tagged array. Further frames are arrays in spec order
+without dtype or shape: both sides agreed on those by the spec digest. Decoding is total: any
+bytes give a message or :class:`WireError`, and lengths are checked before anything is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+
+from controller.errors import SpecMismatch, WireError
+from controller.spec import ArraySpec, Spec
+from controller.types import Array
+
+PROTOCOL = 1
+MAX_HEADER_BYTES = 64 * 1024
+MAX_SPEC_BYTES = 60 * 1024
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+MAX_ARRAYS = 64
+MAX_HORIZON = 1024
+MAX_TEXT = 4000
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+TickOrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
+Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Horizon = Annotated[int, msgspec.Meta(ge=1, le=MAX_HORIZON)]
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+Role = Literal["policy", "plant", "control"]
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A header; the table of array frames below says how many arrays may follow it."""
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """The first message of a client.
+
+    Attributes:
+        protocol: version of this protocol.
+        role: what the client wants the server to be.
+        client: name for the server's log.
+        spec_digest: digest of the client's spec; empty when it does not know one yet.
+        sent_ns: client's clock.
+    """
+
+    protocol: Count
+    role: Role
+    client: Name
+    spec_digest: Name
+    sent_ns: Nanoseconds
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """The server's yes to a hello.
+
+    Attributes:
+        protocol: version of this protocol.
+        spec: the server's spec, see :func:`encode_spec`.
+        version: version of the policy; empty for a plant.
+        sent_ns: echo of the hello.
+        server_ns: server's clock when it answered.
+    """
+
+    protocol: Count
+    spec: Annotated[bytes, msgspec.Meta(max_length=MAX_SPEC_BYTES)]
+    version: Name
+    sent_ns: Nanoseconds
+    server_ns: Nanoseconds
+
+
+class Refusal(Message, frozen=True, tag="refusal"):
+    """The server's no to a hello, or to bytes that are no message."""
+
+    code: Name
+    detail: Text
+
+
+class Ask(Message, frozen=True, tag="ask"):
+    """One request to a policy; one frame per observation array follows.
+
+    Attributes:
+        tick: control tick that asks.
+        seed: seed of the run; the noise of the answer derives from (seed, tick).
+        episode: episode of the observation.
+        step: step of the observation within its episode.
+        age_ns: age of the observation when the request was made.
+        budget_ns: time from the request after which an answer is of no use.
+    """
+
+    tick: Count
+    seed: Count
+    episode: Count
+    step: Count
+    age_ns: Nanoseconds
+    budget_ns: Count
+
+
+class Answer(Message, frozen=True, tag="answer"):
+    """A policy's answer; one frame (horizon, *action shape) follows.
+
+    Attributes:
+        tick: echo of the request.
+        version: version of the policy that answered.
+        evaluations: network evaluations spent.
+        queue_ns: time the request waited at the server.
+        infer_ns: time the policy computed.
+        horizon: number of actions; action i is meant for tick + i.
+    """
+
+    tick: Count
+    version: Name
+    evaluations: Count
+    queue_ns: Count
+    infer_ns: Count
+    horizon: Horizon
+
+
+class Reject(Message, frozen=True, tag="reject"):
+    """A request, command or reset was not carried out; tick is -1 for what has none."""
+
+    tick: TickOrNone
+    code: Name
+    detail: Text
+
+
+class State(Message, frozen=True, tag="state"):
+    """What a plant reports at each control step; one frame per observation array follows.
+
+    The fields are those of :class:`controller.types.Observation`.
+    """
+
+    episode: Count
+    step: Count
+    stamp_ns: Nanoseconds
+    reward: float
+    episode_return: float
+    terminated: bool
+    truncated: bool
+    success: bool
+    applied_tick: TickOrNone
+
+
+class Command(Message, frozen=True, tag="command"):
+    """An action for the plant; one frame with it follows. The tick is -1 before the first."""
+
+    tick: TickOrNone
+
+
+class Reset(Message, frozen=True, tag="reset"):
+    """Begin episode number ``episode``; ignored unless it is the next one."""
+
+    seed: Count | None
+    episode: Count
+
+
+class Bye(Message, frozen=True, tag="bye"):
+    """The sender leaves."""
+
+
+class Control(Message, frozen=True, tag="control"):
+    """A verb for the server, with arguments."""
+
+    verb: Name
+    args: Annotated[dict[Name, Text], msgspec.Meta(max_length=16)]
+
+
+class Report(Message, frozen=True, tag="report"):
+    """The server's answer to a verb; ``detail`` is one JSON object."""
+
+    verb: Name
+    ok: bool
+    detail: Annotated[str, msgspec.Meta(max_length=MAX_HEADER_BYTES)]
+
+
+AnyMessage = (
+    Hello
+    | Welcome
+    | Refusal
+    | Ask
+    | Answer
+    | Reject
+    | State
+    | Command
+    | Reset
+    | Bye
+    | Control
+    | Report
+)
+
+_ARRAYS: dict[type[Message], tuple[int, int]] = {
+    Ask: (1, MAX_ARRAYS),
+    State: (1, MAX_ARRAYS),
+    Answer: (1, 1),
+    Command: (1, 1),
+}
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(AnyMessage)
+_SPEC_DECODER = msgspec.msgpack.Decoder(Spec)
+
+
+def encode(message: Message, arrays: Sequence[Array] = ()) -> list[bytes | memoryview]:
+    """Return the frames of ``message`` followed by ``arrays``, without copying contiguous ones.
+
+    Raises:
+        WireError: the header would be longer than 64 KiB or is not expressible.
+    """
+    try:
+        header = _ENCODER.encode(message)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WireError(f"{type(message).__name__} cannot be encoded: {error}") from None
+    if len(header) > MAX_HEADER_BYTES:
+        raise WireError(
+            f"{type(message).__name__} header has {len(header)} bytes, at most "
+            f"{MAX_HEADER_BYTES} are allowed"
+        )
+    return [header, *(_raw(array) for array in arrays)]
+
+
+def decode(frames: Sequence[bytes]) -> tuple[AnyMessage, Sequence[bytes]]:
+    """Return the message of frame 0 and its array frames, still raw.
+
+    Raises:
+        WireError: the frames are not a message of this protocol.
+    """
+    if not 1 <= len(frames) <= 1 + MAX_ARRAYS:
+        raise WireError(f"message of {len(frames)} frames, expected 1 to {1 + MAX_ARRAYS}")
+    header = frames[0]
+    if len(header) > MAX_HEADER_BYTES:
+        raise WireError(f"header of {len(header)} bytes, at most {MAX_HEADER_BYTES} are allowed")
+    try:
+        message: AnyMessage = _DECODER.decode(header)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"header is not a message of protocol {PROTOCOL}: {error}") from None
+    fewest, most = _ARRAYS.get(type(message), (0, 0))
+    if not fewest <= len(frames) - 1 <= most:
+        raise WireError(
+            f"{type(message).__name__} with {len(frames) - 1} arrays, expected {fewest} to {most}"
+        )
+    return message, frames[1:]
+
+
+def unpack(frames: Sequence[bytes], specs: Sequence[ArraySpec]) -> tuple[Array, ...]:
+    """Return read-only arrays over ``frames``, one per spec, without copying.
+
+    Raises:
+        WireError: the number of frames or the length of one is not the spec's.
+    """
+    if len(frames) != len(specs):
+        raise WireError(f"{len(frames)} array frames, expected {len(specs)}")
+    return tuple(_view(frame, spec, spec.shape) for frame, spec in zip(frames, specs, strict=True))
+
+
+def unpack_chunk(frame: bytes, spec: ArraySpec, horizon: int) -> Array:
+    """Return the read-only actions (horizon, *shape) in ``frame``, without copying.
+
+    Raises:
+        WireError: the frame has not the length of ``horizon`` actions.
+    """
+    return _view(frame, spec, (horizon, *spec.shape))
+
+
+def require_arrays(arrays: Sequence[Array], specs: Sequence[ArraySpec]) -> None:
+    """Raise :class:`SpecMismatch` unless ``arrays`` are what ``specs`` say."""
+    if len(arrays) != len(specs):
+        raise SpecMismatch(f"{len(arrays)} arrays, expected {len(specs)}")
+    for array, spec in zip(arrays, specs, strict=True):
+        if array.shape != spec.shape or array.dtype != spec.dtype:
+            raise SpecMismatch(
+                f"{spec.name} is {list(array.shape)} {array.dtype}, "
+                f"expected {list(spec.shape)} {spec.dtype}"
+            )
+
+
+def encode_spec(spec: Spec) -> bytes:
+    """Return ``spec`` for a welcome.
+
+    Raises:
+        WireError: the other side would refuse it, see :func:`decode_spec`.
+    """
+    data = msgspec.msgpack.encode(spec)
+    if len(data) > MAX_SPEC_BYTES:
+        raise WireError(f"spec of {len(data)} bytes, at most {MAX_SPEC_BYTES} fit a welcome")
+    decode_spec(data)
+    return data
+
+
+def decode_spec(data: bytes) -> Spec:
+    """Return the spec of a welcome.
+
+    Raises:
+        WireError: not a spec, or one whose arrays do not fit into frames.
+    """
+    try:
+        spec = _SPEC_DECODER.decode(data)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"not a spec: {error}") from None
+    if not 1 <= len(spec.observation) <= MAX_ARRAYS:
+        raise WireError(f"spec of {len(spec.observation)} arrays, expected 1 to {MAX_ARRAYS}")
+    if not 0 < spec.rate_hz <= 1e6:
+        raise WireError(f"spec with rate {spec.rate_hz} Hz, expected above 0, at most 1e6")
+    for array in (*spec.observation, spec.action):
+        _check_array_spec(array)
+    return spec
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` fit for a detail field: one line, encodable, within the limit."""
+    flat = " ".join(text.split()).encode("utf-8", "replace").decode()
+    return flat if len(flat) <= MAX_TEXT else flat[: MAX_TEXT - 1] + "…"
+
+
+def _raw(array: Array) -> bytes | memoryview:
+    if not array.size:
+        return b""
+    return np.ascontiguousarray(array).data.cast("B")
+
+
+def _view(frame: bytes, spec: ArraySpec, shape: tuple[int, ...]) -> Array:
+    expected = spec.nbytes * (shape[0] if len(shape) > len(spec.shape) else 1)
+    if len(frame) != expected:
+        raise WireError(f"{spec.name} has {len(frame)} bytes, expected {expected} for {shape}")
+    array: Array = np.frombuffer(frame, dtype=spec.dtype).reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def _check_array_spec(array: ArraySpec) -> None:
+    if len(array.shape) > 16 or not all(1 <= length <= MAX_FRAME_BYTES for length in array.shape):
+        raise WireError(f"{array.name} has a shape that is out of range")
+    if array.nbytes > MAX_FRAME_BYTES:
+        raise WireError(
+            f"{array.name} has {array.nbytes} bytes, at most {MAX_FRAME_BYTES} fit a frame"
+        )
