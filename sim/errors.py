@@ -1,0 +1,26 @@
+"""Errors of the simulation.
+
+ControllerError
+└── SimError
+    ├── EpisodeOver (RuntimeError)         a command came where no episode is running
+    ├── ActionMismatch (ValueError)        an action is not of the plant's shape
+    └── RenderUnavailable (RuntimeError)   no picture can be drawn on this machine
+"""
+
+from controller.errors import ControllerError
+
+
+class SimError(ControllerError):
+    """Root of what only a simulation raises."""
+
+
+class EpisodeOver(SimError, RuntimeError):
+    """A command or a look came where no episode is running."""
+
+
+class ActionMismatch(SimError, ValueError):
+    """An action is not of the plant's shape."""
+
+
+class RenderUnavailable(SimError, RuntimeError):
+    """No picture can be drawn on this machine."""

@@ -1,0 +1,306 @@
+"""Point mazes: a ball pushed by two forces through gymnasium-robotics' PointMaze.
+
+Two families share mazes, physics (100 Hz, one MuJoCo step of 10 ms per command) and reward
+(1 on every step that ends within the goal radius, else 0; nothing ends at the goal):
+
+``pointmaze-*``
+    as gymnasium-robotics ships it: start and goal in random cells, each ±0.25 m off the centre,
+    at rest, radius 0.45 m.
+``maze2d-*``
+    as D4RL's maze2d v1: the goal fixed, the start in a random cell ±0.1 m with velocity
+    N(0, 0.1²), radius 0.5 m. D4RL's ball starts 0.2 m from where its cell is, on both axes, and
+    its goal lies there too; so here. Its axes are named otherwise: D4RL's x runs down the rows
+    and its y along the columns, gymnasium-robotics' x along the columns and its y up the rows.
+
+Both have D4RL's episode lengths and are scored with D4RL's returns for the same maze. Those are
+of the fixed goal, which is far from most starts: with random goals a score is higher.
+
+Source: D4RL ``d4rl/pointmaze/maze_model.py``; gymnasium-robotics ``envs/maze``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.arguments import nearest
+from controller.errors import ConfigError
+from controller.interfaces import Clock
+from controller.spec import ArraySpec, Spec
+from sim.gym_plant import GymPlant, quiet_import
+
+Floats = NDArray[np.float64]
+Cell = tuple[int, int]
+
+RATE_HZ = 100.0
+CELL_M = 1.0
+D4RL_OFFSET_M = (0.2, -0.2)
+"""(x, y) of D4RL's starts and goals from the centre of their cell, in this frame."""
+
+
+class Layout(NamedTuple):
+    """A maze. ``#`` is a wall; row 0 is at the top, at the largest y."""
+
+    rows: tuple[str, ...]
+    d4rl_goal: Cell
+    episode_steps: int
+
+    @property
+    def walls(self) -> NDArray[np.bool_]:
+        """(rows, columns), True where there is a wall."""
+        return np.array([[mark == "#" for mark in row] for row in self.rows])
+
+
+LAYOUTS: dict[str, Layout] = {
+    "umaze": Layout(("#####", "#   #", "### #", "#   #", "#####"), (1, 1), 300),
+    "medium": Layout(
+        (
+            "########",
+            "#  ##  #",
+            "#  #   #",
+            "##   ###",
+            "#  #   #",
+            "# #  # #",
+            "#   #  #",
+            "########",
+        ),
+        (6, 6),
+        600,
+    ),
+    "large": Layout(
+        (
+            "############",
+            "#    #     #",
+            "# ## # # # #",
+            "#      #   #",
+            "# #### ### #",
+            "#  # #     #",
+            "## # # # ###",
+            "#  #   #   #",
+            "############",
+        ),
+        (7, 9),
+        800,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MazeTask:
+    """One task in a maze.
+
+    Attributes:
+        name: name of the task.
+        maze: key of ``LAYOUTS``.
+        d4rl: starts, goal and radius as D4RL has them.
+    """
+
+    name: str
+    maze: str
+    d4rl: bool
+
+    @property
+    def layout(self) -> Layout:
+        """The maze."""
+        return LAYOUTS[self.maze]
+
+    @property
+    def radius_m(self) -> float:
+        """Distance to the goal up to which a step is rewarded."""
+        return 0.5 if self.d4rl else 0.45
+
+    @property
+    def reference(self) -> str:
+        """D4RL's name of the dataset whose reference returns apply."""
+        return f"maze2d-{self.maze}-v1"
+
+
+MAZE_TASKS: dict[str, MazeTask] = {
+    f"{family}-{maze}": MazeTask(f"{family}-{maze}", maze, family == "maze2d")
+    for family in ("pointmaze", "maze2d")
+    for maze in LAYOUTS
+}
+
+
+def maze_task(name: str) -> MazeTask:
+    """Return a maze task by name.
+
+    Raises:
+        ConfigError: there is no such maze task.
+    """
+    if name not in MAZE_TASKS:
+        raise ConfigError(f"{name} is not a maze task; {nearest(name, MAZE_TASKS)}")
+    return MAZE_TASKS[name]
+
+
+def walls(task: str) -> tuple[NDArray[np.bool_], float]:
+    """Return (rows, columns) of walls and the edge of a cell in metres.
+
+    The centre of cell (i, j) lies at x = j + ½ - columns/2, y = rows/2 - i - ½ in cell edges.
+    """
+    return maze_task(task).layout.walls, CELL_M
+
+
+def xy(observations: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the path (T, 2) in metres of observations (T, D) in the spec's order."""
+    return np.asarray(observations)[..., :2]
+
+
+def centre(walls: NDArray[np.bool_], cell: Cell) -> Floats:
+    """Return x, y of the centre of a cell (row, column)."""
+    rows, columns = walls.shape
+    return np.array([cell[1] + 0.5 - columns / 2, rows / 2 - cell[0] - 0.5]) * CELL_M
+
+
+def cell_at(walls: NDArray[np.bool_], position: Sequence[float]) -> Cell:
+    """Return the cell (row, column) of a position (x, y), the nearest one if it lies outside."""
+    rows, columns = walls.shape
+    row = math.floor(rows / 2 - position[1] / CELL_M)
+    column = math.floor(position[0] / CELL_M + columns / 2)
+    return min(max(row, 0), rows - 1), min(max(column, 0), columns - 1)
+
+
+def maze_spec(task: str) -> Spec:
+    """Return the spec of a maze task, without building it."""
+    return Spec(
+        task=maze_task(task).name,
+        observation=(
+            ArraySpec("observation", (4,), "float64", elements=("x", "y", "vx", "vy")),
+            ArraySpec("achieved_goal", (2,), "float64", "m", elements=("x", "y")),
+            ArraySpec("desired_goal", (2,), "float64", "m", elements=("x", "y")),
+        ),
+        action=ArraySpec(
+            "action",
+            (2,),
+            "float32",
+            low=(-1.0, -1.0),
+            high=(1.0, 1.0),
+            elements=("force_x", "force_y"),
+        ),
+        rate_hz=RATE_HZ,
+    )
+
+
+class MazeEnv:
+    """gymnasium-robotics' PointMaze with the task's goal, starts and radius.
+
+    Args:
+        task: the task.
+        goal_cell: (row, column) that the goal is always in; None for the task's own rule.
+
+    Raises:
+        ConfigError: the goal cell is a wall or outside the maze.
+    """
+
+    def __init__(self, task: MazeTask, goal_cell: Cell | None = None) -> None:
+        with quiet_import():
+            from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
+        self.task = task
+        self.walls = task.layout.walls
+        self._free = [(int(i), int(j)) for i, j in np.argwhere(~self.walls)]
+        self._goal_cell = None if goal_cell is None else self._free_cell(goal_cell)
+        self.maze = PointMazeEnv(
+            maze_map=self.walls.astype(int).tolist(), continuing_task=True, reset_target=False
+        )
+        # The model was compiled from a file that the library leaves in the temporary directory.
+        Path(self.maze.tmp_xml_file_path).unlink(missing_ok=True)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Floats], dict[str, Any]]:
+        """Draw goal and start."""
+        fixed = None if self._goal_cell is None else {"goal_cell": np.array(self._goal_cell)}
+        observation, _ = self.maze.reset(seed=seed, options=fixed)
+        if self.task.d4rl:
+            observation = self._place_as_d4rl()
+        return observation, {"success": self._reached()}
+
+    def step(self, action: NDArray[np.floating]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Push for one control step."""
+        observation, *_ = self.maze.step(action)
+        reached = self._reached()
+        return observation, float(reached), False, False, {"success": reached}
+
+    def close(self) -> None:
+        """Release the environment."""
+        self.maze.close()
+
+    def set_goal(self, goal: Floats) -> dict[str, Floats]:
+        """Move the goal to (x, y) and return the observation with it."""
+        self.maze.goal = np.array(goal, np.float64)
+        self.maze.update_target_site_pos()
+        return self._observation()
+
+    def draw_goal(self) -> Floats:
+        """Return a place for a new goal, more than the radius away from the ball."""
+        random, noise_m = self.maze.np_random, 0.1 if self.task.d4rl else 0.25
+        while True:
+            cell = self._free[int(random.integers(len(self._free)))]
+            goal: Floats = self._origin(cell) + random.uniform(-noise_m, noise_m, 2)
+            if np.linalg.norm(goal - self.maze.data.qpos) > self.task.radius_m:
+                return goal
+
+    def _origin(self, cell: Cell) -> Floats:
+        """Return where starts and goals of a cell are scattered around."""
+        return centre(self.walls, cell) + (np.array(D4RL_OFFSET_M) if self.task.d4rl else 0.0)
+
+    def _place_as_d4rl(self) -> dict[str, Floats]:
+        random, point = self.maze.np_random, self.maze.point_env
+        start = self._origin(self._free[int(random.integers(len(self._free)))])
+        point.set_state(start + random.uniform(-0.1, 0.1, 2), 0.1 * random.standard_normal(2))
+        return self.set_goal(self._origin(self._goal_cell or self.task.layout.d4rl_goal))
+
+    def _observation(self) -> dict[str, Floats]:
+        data = self.maze.data
+        return {
+            "observation": np.concatenate([data.qpos, data.qvel]),
+            "achieved_goal": data.qpos.copy(),
+            "desired_goal": self.maze.goal.copy(),
+        }
+
+    def _reached(self) -> bool:
+        offset = self.maze.data.qpos - self.maze.goal
+        return bool(offset @ offset <= self.task.radius_m**2)
+
+    def _free_cell(self, cell: Cell) -> Cell:
+        cell = (int(cell[0]), int(cell[1]))
+        if cell not in self._free:
+            rows, columns = self.walls.shape
+            raise ConfigError(
+                f"{self.task.name}: goal_cell {list(cell)} is not a free cell; expected "
+                f"[row, column] in 0..{rows - 1}, 0..{columns - 1} and not a wall"
+            )
+        return cell
+
+
+def make_maze(
+    task: str,
+    *,
+    seed: int = 0,
+    goal_cell: Cell | None = None,
+    episode_steps: int | None = None,
+    clock: Clock | None = None,
+) -> GymPlant:
+    """Build a maze task in lockstep.
+
+    Args:
+        task: name of the task.
+        seed: of the first episode.
+        goal_cell: (row, column) that the goal is always in; None for the task's own rule.
+        episode_steps: steps of an episode; None for D4RL's.
+        clock: stamps the observations; None for virtual time.
+    """
+    variant = maze_task(task)
+    return GymPlant(
+        lambda: MazeEnv(variant, goal_cell),
+        maze_spec(task),
+        episode_steps=episode_steps or variant.layout.episode_steps,
+        seed=seed,
+        clock=clock,
+    )

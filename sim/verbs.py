@@ -1,0 +1,46 @@
+"""The verbs of ``onebeat sim``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from controller.arguments import Arguments
+from controller.clock import MonotonicClock
+from controller.display import console, put_rows
+from controller.signals import StopFlag
+from sim.registry import describe, make_plant
+from sim.server import RealTimeServer
+from sim.settings import SimConfig
+
+
+def sim_list(arguments: Arguments) -> int:
+    """List the tasks."""
+    rows = describe()
+    put_rows(rows if arguments.json else [_short(row) for row in rows], arguments.json)
+    return 0
+
+
+def _short(row: Mapping[str, Any]) -> dict[str, object]:
+    """Return what fits a terminal; JSON has all."""
+    reference = row["reference"]
+    return {
+        "task": row["name"],
+        "obs": sum(row["observation"].values()),
+        "act": row["action"],
+        "hz": row["rate_hz"],
+        "steps": row["episode_steps"],
+        "score_0": None if reference is None else float(reference[0]),
+        "score_100": None if reference is None else float(reference[1]),
+        "dataset": row["datasets"],
+    }
+
+
+def sim_serve(config: SimConfig, arguments: Arguments) -> int:
+    """Run a plant in real time until SIGTERM or Ctrl-C."""
+    with StopFlag() as stop:
+        plant = make_plant(config.task, seed=config.seed)
+        server = RealTimeServer(plant, config.endpoint, MonotonicClock())
+        console().print(f"{plant.spec.describe()} at {config.endpoint}")
+        server.run(stop)
+    return 0
