@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.errors import ConfigError
-from controller.yaml_source import nearest as nearest_of
+from controller.spelling import nearest as nearest_of
 
 SWITCHES = ("json", "help")
 

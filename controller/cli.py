@@ -7,23 +7,25 @@ without torch or mujoco has every verb that needs neither.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from controller.arguments import Arguments
 from controller.command_line import Verb
 from controller.command_line import run as run_command
-from controller.errors import ConfigError, LogError
+from controller.errors import ConfigError, DataError, LogError
 
 if TYPE_CHECKING:
-    from sim.settings import CollectConfig
+    from rich.console import Console
 
     from controller.interfaces import Plant, Policy
-    from controller.run_log import RunLog
     from controller.settings import (
         DemoConfig,
+        Device,
         DoctorConfig,
+        Engine,
         EvalConfig,
         InspectConfig,
         LatencyConfig,
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
         ShowConfig,
     )
     from controller.spec import Spec
-    from controller.stats import RunReport
     from controller.transitions import Transitions
     from policies.settings import FinetuneConfig, TrainConfig
+    from sim.settings import CollectConfig
+
+R = TypeVar("R")
 
 
-def open_policy(bundle: str, engine: str, device: str) -> Policy:
+def open_policy(bundle: str, engine: Engine, device: Device) -> Policy:
     """Load a policy into this process, from a bundle or the current one of a store."""
     from policies.engine import load_policy
 
@@ -71,44 +75,56 @@ def reference(task: str) -> tuple[float, float] | None:
 
 def data_generate(config: CollectConfig, arguments: Arguments) -> int:
     """Drive a task with its scripted controller."""
-    from sim.datasets import collect
-    from sim.registry import task_spec
-
-    from controller.display import progress_bar, say
+    from controller.display import progress_bar
     from policies.data.d4rl import write_d4rl
+    from sim.datasets import collect
 
     with progress_bar("collecting") as advance:
         data = collect(config, on_progress=advance)
     Path(config.out).parent.mkdir(parents=True, exist_ok=True)
-    write_d4rl(Path(config.out), data, task_spec(config.task))
-    from controller.dataset_report import describe_data
-
-    say(describe_data(data, config.out, reference(config.task)), arguments.json)
-    return 0
+    write_d4rl(config.out, data, task_spec(config.task))
+    return _describe(data, config.out, config.task, arguments)
 
 
 def data_inspect(config: InspectConfig, arguments: Arguments) -> int:
     """Describe a dataset."""
+    data = read_dataset(config.path, None)
+    return _describe(data, config.path, config.task or data.task, arguments)
+
+
+def _describe(data: Transitions, path: str, task: str, arguments: Arguments) -> int:
     from controller.dataset_report import describe_data
     from controller.display import say
 
-    data = read_dataset(config.path, None)
-    say(describe_data(data, config.path, reference(config.task or data.task)), arguments.json)
+    say(describe_data(data, path, reference(task)), arguments.json)
     return 0
 
 
 def train(config: TrainConfig, arguments: Arguments) -> int:
     """Learn a policy from a dataset and publish it."""
     from controller.display import progress_bar, say
-    from policies.data.d4rl import read_spec
     from policies.train import train as learn
 
-    spec = read_spec(Path(config.data)) or task_spec(config.task)
+    spec = _spec_of_data(config)
     data = read_dataset(config.data, spec)
     with progress_bar("training") as advance:
         bundle = learn(config, data, spec, on_progress=advance)
     say({"bundle": str(bundle)}, arguments.json)
     return 0
+
+
+def _spec_of_data(config: TrainConfig) -> Spec:
+    """Return the spec in the dataset, or the task's when the file has none."""
+    from policies.data.d4rl import read_spec
+
+    if not config.data:
+        raise ConfigError("data: expected a dataset, as in data=runs/demo/data.hdf5")
+    spec = read_spec(config.data)
+    if spec is None:
+        return task_spec(config.task)
+    if config.task not in ("", spec.task):
+        raise DataError(f"{config.data}: is of {spec.task}, expected {config.task}")
+    return spec
 
 
 def task_spec(task: str) -> Spec:
@@ -120,39 +136,53 @@ def task_spec(task: str) -> Spec:
 
 def run(config: RunConfig, arguments: Arguments) -> int:
     """Run a policy on a plant, in real time or in lockstep, and report."""
-    from controller.launch import fresh_log, watch
+    from controller.launch import fresh_log
     from controller.session import run_lockstep
 
     if config.mode == "realtime":
-        log, notes = watch(config)
-        for note in notes:
-            sys.stderr.write(f"onebeat run: {note}\n")
-    else:
-        plant = open_plant(config.task, config.seed)
-        policy = open_policy(config.policy.bundle, config.policy.engine, config.policy.device)
-        policy.spec.require(plant.spec, "the policy", "the plant")
-        log = fresh_log(Path(config.out))
-        run_lockstep(config, plant, policy, log)
+        return _run_realtime(config, arguments)
+    plant = open_plant(config.task, config.seed)
+    policy = open_policy(config.policy.bundle, config.policy.engine, config.policy.device)
+    policy.spec.require(plant.spec, "the policy", "the plant")
+    log = fresh_log(Path(config.out))
+    run_lockstep(config, plant, policy, log)
+    return _report(log, arguments)
+
+
+def _run_realtime(config: RunConfig, arguments: Arguments) -> int:
+    from controller.display import run_bar
+    from controller.launch import RunFailed, run_line, watch
+
+    log = Path(config.out) / "log.mcap"
+    try:
+        with run_bar(config.seconds) as show:
+            notes = watch(config, lambda elapsed_s, status: show(elapsed_s, run_line(status)))
+    except RunFailed as error:
+        if error.log is not None:
+            _report(error.log, arguments)
+        raise
+    for note in notes:
+        sys.stderr.write(f"onebeat run: {note}\n")
     return _report(log, arguments)
 
 
 def _report(path: Path, arguments: Arguments) -> int:
-    from controller.display import console, put_json
     from controller.log_reader import read_log
     from controller.report import print_table
+    from controller.stats import summarise
 
-    report = _summary(read_log(path))
+    log = read_log(path)
+    return _put(summarise(log, reference(log.header.task)), print_table, arguments)
+
+
+def _put(report: R, print_report: Callable[[R, Console], None], arguments: Arguments) -> int:
+    from controller.display import console, put_json
+
     if arguments.json:
         put_json(report)
     else:
-        print_table(report, console())
+        print_report(report, console())
     return 0
-
-
-def _summary(log: RunLog) -> RunReport:
-    from controller.stats import summarise
-
-    return summarise(log, reference(log.header.task))
 
 
 def loop(config: RunConfig, arguments: Arguments) -> int:
@@ -168,7 +198,6 @@ def loop(config: RunConfig, arguments: Arguments) -> int:
 
 def evaluate(config: EvalConfig, arguments: Arguments) -> int:
     """Score a policy over seeded episodes in lockstep."""
-    from controller.display import console, put_json
     from controller.evaluate import score
     from controller.report import print_table
 
@@ -177,11 +206,7 @@ def evaluate(config: EvalConfig, arguments: Arguments) -> int:
     plant = open_plant(task, config.seed)
     policy.spec.require(plant.spec, "the policy", "the task")
     report = score(config, task, plant, policy, reference(task))
-    if arguments.json:
-        put_json(report)
-    else:
-        print_table(report, console())
-    return 0
+    return _put(report, print_table, arguments)
 
 
 def replay_log(config: ReplayConfig, arguments: Arguments) -> int:
@@ -192,47 +217,35 @@ def replay_log(config: ReplayConfig, arguments: Arguments) -> int:
     from controller.replay import refilter_of, replay
 
     log = read_log(config.log)
-    engine, device = log.header.engine, "cpu"
+    engine: Engine = "torch" if log.header.engine == "torch" else "numpy"
     places = bundles_of(log, config.bundles)
 
     def policy_for(version: str) -> Policy | None:
-        path = places.get(version)
-        return open_policy(str(path), engine, device) if path else None
+        policy = open_policy(str(places[version]), engine, "cpu") if version in places else None
+        return policy if policy and policy.version == version else None
 
     result = replay(log, policy_for, refilter_of(log), tolerance=config.tolerance)
-    facts = {
-        "log": config.log,
-        "ticks": len(log),
-        "ticks_checked": result.ticks_checked,
-        "policy_actions": result.policy_actions,
-        "skipped": result.skipped,
-        "matched": result.matched,
-        "first_mismatch": str(result.first_mismatch) if result.first_mismatch else None,
-    }
-    say(facts, arguments.json)
+    say(result.facts(log), arguments.json)
     if result.first_mismatch is not None:
         raise LogError(f"{config.log}: {result.first_mismatch}")
-    missing = sorted({version for version in log.versions if version} - set(places))
-    if missing:
-        raise LogError(
-            f"{config.log}: no bundle of version {', '.join(missing)}; pass bundles=STORE"
-        )
+    if result.skipped:
+        why = "; ".join(f"{count} ticks: {reason}" for reason, count in result.skipped.items())
+        raise LogError(f"{config.log}: not recomputed: {why}; name a store with bundles=")
     return 0
 
 
 def finetune(config: FinetuneConfig, arguments: Arguments) -> int:
     """Improve a policy from logs and publish it."""
-    from policies.finetune import finetune as improve
-
     from controller.display import progress_bar, say
     from controller.transitions import concatenate
     from policies.bundle import load_bundle
+    from policies.finetune import finetune as improve
 
     if not config.logs:
         raise ConfigError("logs: expected at least one run log, as in logs=[runs/demo/log.mcap]")
     spec = load_bundle(config.parent).spec
     logs = concatenate([_rows_of(path, spec) for path in config.logs])
-    offline = read_dataset(config.data, spec) if config.data else None
+    offline = read_dataset(config.offline, spec) if config.offline else None
     with progress_bar("fine-tuning") as advance:
         result = improve(config, logs, offline, on_progress=advance)
     say(result, arguments.json)
@@ -250,7 +263,6 @@ def _rows_of(path: str, spec: Spec) -> Transitions:
 
 def latency(config: LatencyConfig, arguments: Arguments) -> int:
     """Time requests to a policy server process."""
-    from controller.display import console, put_json
     from controller.latency import measure, print_report
     from controller.launch import policy_servers
     from policies.bundle import load_bundle
@@ -264,16 +276,11 @@ def latency(config: LatencyConfig, arguments: Arguments) -> int:
             transports=config.transports,
             seconds=config.seconds,
         )
-    if arguments.json:
-        put_json(report)
-    else:
-        print_report(report, console())
-    return 0
+    return _put(report, print_report, arguments)
 
 
 def doctor(config: DoctorConfig, arguments: Arguments) -> int:
     """Measure what this machine can hold."""
-    from controller.display import console, put_json
     from controller.doctor import examine
     from controller.doctor_report import print_report
     from controller.latency import resting
@@ -288,37 +295,39 @@ def doctor(config: DoctorConfig, arguments: Arguments) -> int:
             policy.infer(request)
 
     report = examine(config.seconds, infer)
-    if arguments.json:
-        put_json(report)
-    else:
-        print_report(report, console())
-    return 0
+    return _put(report, print_report, arguments)
 
 
 def show(config: ShowConfig, arguments: Arguments) -> int:
     """Describe a file or directory by what it is."""
-    from controller.dataset_report import describe_data
-    from controller.display import say
-
     path = Path(config.path)
     if path.suffix == ".mcap":
         return _report(path, arguments)
-    if path.is_dir():
-        from policies.bundle import describe_bundle
+    if not path.is_dir():
+        data = read_dataset(config.path, None)
+        return _describe(data, config.path, data.task, arguments)
+    from controller.display import say
+    from policies.bundle import describe_bundle
 
-        say(describe_bundle(path), arguments.json)
-        return 0
-    data = read_dataset(config.path, None)
-    say(describe_data(data, config.path, reference(data.task)), arguments.json)
+    say(describe_bundle(path), arguments.json)
     return 0
 
 
 def demo(config: DemoConfig, arguments: Arguments) -> int:
-    """Do the whole circle."""
-    from controller.demo import circle
+    """Do the whole circle and report."""
+    from controller.demo import circle, pictures, print_end, write_report
     from controller.display import console
+    from controller.stats import summarise
+    from sim.pointmaze import walls
+    from sim.render import render_gif
 
-    circle(config, console(), reference(config.task))
+    out = Path(config.out)
+    maze = walls(config.task)
+    log, finetune = circle(config, console())
+    drawn = pictures(log, maze, partial(render_gif, config.task), out)
+    report = summarise(log, reference(config.task))
+    write_report(out, report, log, finetune, drawn)
+    print_end(console(), out, report, finetune, drawn)
     return 0
 
 

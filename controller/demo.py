@@ -10,28 +10,34 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from controller.clients import control
+from controller.display import run_bar
 from controller.errors import ControllerError
-from controller.launch import LiveRun, command
+from controller.launch import LiveRun, command, run_line
 from controller.log_reader import read_log
+from controller.plots import maze_paths_png, tracks_of
 from controller.process import Child, StopFlag
+from controller.report import Extras, Picture, print_table, write_html
 from controller.run_log import RunLog
 from controller.settings import DemoConfig, PolicySettings, RunConfig
-from controller.stats import missed_between
+from controller.stats import RunReport, missed_between
+from controller.types import Array
+
+Maze = tuple[NDArray[np.bool_], float]
+"""Walls (rows, columns) and the edge of a cell in metres."""
+Animate = Callable[[Mapping[str, Array], Path], Path]
+"""Draws observations, by array name, into a GIF."""
+
+ANIMATED_EPISODES = 2
 
 
 class DemoFailed(ControllerError, RuntimeError):
@@ -119,9 +125,8 @@ class Learner:
         words = (
             f"parent={out / 'bundles'}",
             f"logs=[{log}]",
-            f"data={out / 'data.hdf5'}",
-            f"out={out / 'finetune'}",
-            f"store={out / 'bundles'}",
+            f"offline={out / 'data.hdf5'}",
+            f"out={out / 'bundles'}",
             f"seed={config.seed}",
             "--json",
         )
@@ -184,13 +189,12 @@ class Drive:
             out=str(self._out),
             policy=PolicySettings(bundle=str(self._out / "bundles"), local_replica=True),
         )
-        with StopFlag() as stop, _progress(console) as bar, LiveRun(settings) as live:
-            task = bar.add_task("running", total=config.seconds, info="")
+        with StopFlag() as stop, run_bar(config.seconds) as show, LiveRun(settings) as live:
 
             def look(status: dict[str, int]) -> bool:
                 elapsed_s = live.elapsed_s(status)
                 note = self._advance(live, elapsed_s)
-                bar.update(task, completed=elapsed_s, info=f"{run_line(status)} · {note}")
+                show(elapsed_s, f"{run_line(status)} · {note}")
                 return stop()
 
             try:
@@ -257,12 +261,11 @@ def circle(config: DemoConfig, console: Console) -> tuple[RunLog, Finetune]:
     out = Path(config.out)
     prepare(out)
     data = f"{out / 'data.hdf5'}"
-    words = (f"task={config.task}", f"out={data}", f"seed={config.seed}")
     title(console, "1  Data: a waypoint controller drives the maze")
-    step(console, "data generate", config.data, *words)
-    words = (f"data={data}", f"out={out / 'train'}", f"store={out / 'bundles'}")
+    about = (f"task={config.task}", f"seed={config.seed}")
+    step(console, "data generate", config.data, *about, f"out={data}")
     title(console, "2  Train: Consistency-BC, one network evaluation per action")
-    step(console, "train", config.train, *words, f"seed={config.seed}")
+    step(console, "train", config.train, *about, f"data={data}", f"out={out / 'bundles'}")
     title(console, "3-6  Serve, run at a fixed rate, log; fine-tune from the log and hot-swap")
     drive = Drive(config, out)
     drive.run(console)
@@ -273,20 +276,59 @@ def circle(config: DemoConfig, console: Console) -> tuple[RunLog, Finetune]:
     return log, finetune
 
 
-def run_line(status: Mapping[str, int]) -> str:
-    """Return the counters of a running loop in a few words."""
-    fallback = status["tail"] + status["local"]
-    return (
-        f"tick {status['ticks']} · missed {status['missed']} · "
-        f"fallback {fallback} · episodes {status['episodes']}"
-    )
+def pictures(log: RunLog, maze: Maze, animate: Animate, out: Path) -> list[Picture]:
+    """Draw the run into ``paths.png`` and, where the machine can render, ``run.gif``."""
+    goals = np.unique(log.observations["desired_goal"], axis=0)
+    walls, cell_m = maze
+    paths = maze_paths_png(walls, cell_m, tracks_of(log, "observation"), goals)
+    (out / "paths.png").write_bytes(paths)
+    drawn = [Picture("Driven paths", "Goals as stars; one colour per policy version.", paths)]
+    about = f"The first {ANIMATED_EPISODES} episodes, rendered by MuJoCo from the log."
+    rows = log.episode < log.episode[:1] + ANIMATED_EPISODES
+    columns = {name: column[rows] for name, column in log.observations.items()}
+    try:
+        picture = animate(columns, out / "run.gif").read_bytes()
+        drawn.append(Picture("The run", about, picture))
+    except ControllerError as error:
+        drawn.append(Picture("The run", about, missing=str(error)))
+    return drawn
 
 
-def _progress(console: Console) -> Progress:
-    columns: Sequence[ProgressColumn] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[info]}"),
+def write_report(
+    out: Path, report: RunReport, log: RunLog, finetune: Finetune, drawn: Sequence[Picture]
+) -> None:
+    """Write ``report.json`` and ``report.html``."""
+    facts = msgspec.to_builtins(report) | {"finetune": msgspec.to_builtins(finetune)}
+    (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+    extras = Extras(pictures=drawn, finetune=facts["finetune"])
+    write_html(out / "report.html", report, log, extras)
+
+
+def print_end(
+    console: Console, out: Path, report: RunReport, finetune: Finetune, drawn: Sequence[Picture]
+) -> None:
+    """Print the report of the demo and where to look next."""
+    print_table(report, console)
+    console.print(
+        f"fine-tuned {finetune.updates} updates on {finetune.transitions} logged steps in "
+        f"{finetune.seconds:.1f} s: {finetune.version_before} -> {finetune.version_after}, "
+        f"{finetune.ticks_missed_in_swap} ticks missed, first action {finetune.swap_ms:.0f} ms "
+        "after the swap was asked for"
     )
-    return Progress(*columns, console=console)
+    console.print(
+        f"lockstep, same episodes: success {_share(finetune.success_before)} -> "
+        f"{_share(finetune.success_after)}, score {_score(finetune.score_before)} -> "
+        f"{_score(finetune.score_after)}"
+    )
+    for picture in drawn:
+        if picture.data is None:
+            console.print(f"no picture of {picture.title.lower()}: {picture.missing}")
+    console.print(f"\n{out / 'report.html'}  {out / 'report.json'}  {out / 'log.mcap'}")
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0%}"
+
+
+def _score(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}"

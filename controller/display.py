@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,11 +71,46 @@ def progress_bar(title: str) -> Iterator[Advance]:
         yield advance
 
 
+@contextmanager
+def run_bar(seconds: float | None) -> Iterator[Callable[[float, str], None]]:
+    """Show a bar of a run on standard error; the value is called with (elapsed_s, words)."""
+    columns = (
+        TextColumn("running"),
+        BarColumn(bar_width=24),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[info]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
+        task = progress.add_task("running", total=seconds, info="")
+        yield lambda elapsed_s, words: progress.update(task, completed=elapsed_s, info=words)
+
+
+def put_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Show rows with the same names as JSON, or as a table."""
+    if as_json:
+        put_json(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), no_wrap=True)
+    for row in rows:
+        table.add_row(*[_cell(value) for value in row.values()])
+    console().print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(str(item) for item in value)
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return "  ".join(f"{name} {_text(inner)}" for name, inner in value.items())
+        return "  ".join(f"{name} {_text(inner)}" for name, inner in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(inner) for inner in value) or "none"
-    return "unknown" if value is None else str(value)
+    return "none" if value is None else str(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ import msgspec
 
 from controller.config import to_yaml
 from controller.errors import ControllerError
-from controller.latency import Transport, free_tcp_endpoint
+from controller.latency import free_tcp_endpoint
 from controller.process import Child, RuntimeDirectory, StopFlag, Supervisor
 from controller.settings import Device, Engine, RunConfig
 from controller.status import StatusBoard
@@ -28,7 +28,15 @@ POLL_S = 0.2
 
 
 class RunFailed(ControllerError, RuntimeError):
-    """A run ended before its time; its log is valid up to there."""
+    """A run ended before its time.
+
+    Attributes:
+        log: its log, valid up to there; None when no tick was run.
+    """
+
+    def __init__(self, message: str, log: Path | None = None) -> None:
+        super().__init__(message)
+        self.log = log
 
 
 def command(verb: str, *words: str) -> list[str]:
@@ -53,13 +61,11 @@ def policy_server(bundle: str, endpoint: str, engine: Engine, device: Device) ->
 
 
 @contextmanager
-def policy_servers(
-    bundle: str, engine: Engine, device: Device
-) -> Iterator[Callable[[Transport], str]]:
+def policy_servers(bundle: str, engine: Engine, device: Device) -> Iterator[Callable[[str], str]]:
     """Give a function that starts a policy server on a transport and returns its address."""
     with RuntimeDirectory() as directory, Supervisor() as supervisor:
 
-        def start(transport: Transport) -> str:
+        def start(transport: str) -> str:
             ipc = transport == "ipc"
             endpoint = endpoint_for(directory, "policy") if ipc else free_tcp_endpoint()
             supervisor.start(policy_server(bundle, endpoint, engine, device))
@@ -170,7 +176,9 @@ class LiveRun:
 
     def _check_end(self) -> None:
         if self._loop.poll() != 0:
-            raise RunFailed(f"control loop: {_last_words(self._loop)}; log: {self.log}")
+            log = self.log if self.log.exists() else None
+            where = f" (log: {log})" if log else ""
+            raise RunFailed(f"control loop: {_last_words(self._loop)}{where}", log)
 
     def stop(self) -> None:
         """Have the loop send its last safe command and close its log, and wait for that."""
@@ -198,6 +206,15 @@ def watch(config: RunConfig, look: Callable[[float, dict[str, int]], None]) -> l
             live.stop()
             notes.append("stopped before its end; the log is complete")
         return notes
+
+
+def run_line(status: Mapping[str, int]) -> str:
+    """Return the counters of a running loop in a few words."""
+    fallback = status["tail"] + status["local"]
+    return (
+        f"tick {status['ticks']} · missed {status['missed']} · "
+        f"fallback {fallback} · episodes {status['episodes']}"
+    )
 
 
 def _last_words(child: Child) -> str:

@@ -72,6 +72,18 @@ class ReplayResult:
         """Whether no recomputed value differs."""
         return self.first_mismatch is None
 
+    def facts(self, log: RunLog) -> dict[str, object]:
+        """Return what ``onebeat replay --json`` shows."""
+        return {
+            "log": str(log.path),
+            "ticks": len(log),
+            "ticks_checked": self.ticks_checked,
+            "policy_actions": self.policy_actions,
+            "skipped": self.skipped,
+            "matched": self.matched,
+            "first_mismatch": str(self.first_mismatch) if self.first_mismatch else None,
+        }
+
 
 def replay(
     log: RunLog, policy_for: PolicyFor, refilter: Refilter, *, tolerance: float = 0.0
