@@ -175,13 +175,7 @@ def time_policy(
 
 def resting(spec: Spec) -> Observation:
     """Return an observation of zeros, clipped into the limits."""
-    arrays = []
-    for array in spec.observation:
-        low, high = array.bounds()
-        value = np.clip(np.zeros(array.shape), low, high).astype(array.dtype)
-        value.flags.writeable = False
-        arrays.append(value)
-    return Observation(arrays=tuple(arrays), stamp_ns=0)
+    return Observation(arrays=tuple(array.resting() for array in spec.observation), stamp_ns=0)
 
 
 def free_tcp_endpoint() -> str:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from controller.errors import SpecMismatch
 
+Array = NDArray[np.generic]
+
 DType = Literal["float32", "float64", "uint8"]
 
 
@@ -60,6 +62,13 @@ class ArraySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _limits(self.low, -np.inf, self.shape),
             _limits(self.high, np.inf, self.shape),
         )
+
+    def resting(self) -> Array:
+        """Return zeros clipped into the limits, read-only, in shape and dtype of the array."""
+        low, high = self.bounds()
+        value: Array = np.array(np.clip(np.zeros(self.shape), low, high), dtype=self.dtype)
+        value.flags.writeable = False
+        return value
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

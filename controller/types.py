@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
-import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.generic]
+from controller.spec import Array as Array
 
 
 class Rung(IntEnum):

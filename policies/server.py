@@ -15,7 +15,7 @@ from controller.interfaces import Clock, Policy
 from controller.reception import Delivery, Reception
 from controller.types import ActionChunk, Array, Observation, Request
 from controller.wire import Answer, Ask, Bye, Control, Reject, one_line, unpack
-from policies.swap import BadAnswer, Candidate, checked_actions, resting_arrays, try_out
+from policies.swap import BadAnswer, Candidate, checked_actions, try_out
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class PolicyServer:
         self._load = load
         self._candidate: tuple[bytes, Candidate] | None = None
         self._pending: dict[bytes, Delivery] = {}
-        self._last_arrays = resting_arrays(policy.spec)
+        self._last_arrays = tuple(array.resting() for array in policy.spec.observation)
         self._requests = 0
         self._answered = 0
         self._rejected: Counter[str] = Counter()

@@ -52,14 +52,6 @@ def checked_actions(chunk: ActionChunk, tick: int, spec: Spec) -> Array:
     return actions
 
 
-def resting_arrays(spec: Spec) -> tuple[Array, ...]:
-    """Return an observation of zeros, clipped into the limits."""
-    return tuple(
-        np.clip(np.zeros(array.shape), *array.bounds()).astype(array.dtype)
-        for array in spec.observation
-    )
-
-
 def try_out(policy: Policy, arrays: tuple[Array, ...], clock: Clock) -> None:
     """Ask ``policy`` a few times about one observation: warms it up and checks its answers.
 

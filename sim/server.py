@@ -21,7 +21,6 @@ import numpy as np
 from controller.errors import ConfigError, WireError
 from controller.interfaces import Clock, Plant
 from controller.reception import Delivery, Reception
-from controller.spec import ArraySpec
 from controller.types import Array, Observation
 from controller.wire import (
     Bye,
@@ -64,7 +63,7 @@ class HeldPlant:
     def __init__(self, plant: Plant, hold_action: Array | None = None) -> None:
         self._plant = plant
         self._action_spec = plant.spec.action
-        self.hold_action = _resting(self._action_spec) if hold_action is None else hold_action
+        self.hold_action = self._action_spec.resting() if hold_action is None else hold_action
         if self.hold_action.shape != self._action_spec.shape or not _finite(self.hold_action):
             raise ConfigError(
                 f"hold action {self.hold_action.tolist()}: expected finite numbers of shape "
@@ -274,11 +273,6 @@ class RealTimeServer:
         else:
             reason = f"unknown verb {message.verb!r}, expected {' or '.join(VERBS)}"
             self._reception.report(identity, message.verb, False, {"reason": reason})
-
-
-def _resting(spec: ArraySpec) -> Array:
-    low, high = spec.bounds()
-    return np.clip(np.zeros(spec.shape), low, high)
 
 
 def _finite(action: Array) -> bool:
