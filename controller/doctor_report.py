@@ -181,6 +181,7 @@ def _up_to(rate_hz: float | None) -> str:
 
 def print_report(report: DoctorReport, console: Console) -> None:
     """Print tables of the measurements, then the verdict and the advice."""
+    from rich import box
     from rich.table import Table
 
     host = report.host
@@ -191,9 +192,9 @@ def print_report(report: DoctorReport, console: Console) -> None:
         f"{host.python}",
         highlight=False,
     )
-    table = Table(title="µs", title_justify="left")
+    table = Table(title="µs", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "load", "rate Hz"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in ("p50", "p99", "p99.9", "max", "samples"):
         table.add_column(heading, justify="right")
     for wake in report.wake:

@@ -222,27 +222,25 @@ def _request_bytes(spec: Spec) -> int:
 
 
 def print_report(report: LatencyReport, console: Console) -> None:
-    """Print one line per measurement: median and tail of the round trip, and its parts."""
+    """Print one line per measurement: tail of the round trip, and medians of its parts."""
     from rich.table import Table
 
     title = (
-        f"{report.task}, policy {report.version}, {report.request_bytes} bytes a request; µs, "
-        "parts as p50 / p99"
+        f"{report.task}, policy {report.version}, {report.request_bytes} bytes a request; "
+        "µs; wire, queue, infer: p50"
     )
-    table = Table(title=title, title_justify="left")
-    for heading in ("server", "address", "rate Hz"):
-        table.add_column(heading)
-    for heading in ("p50", "p99", "p99.9", "max", "transport", "queue", "infer", "lost"):
-        table.add_column(heading, justify="right")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("server", "by", "rate Hz"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("p50", "p99", "p99.9", "max", "wire", "queue", "infer", "lost"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in report.rows:
-        rate = "back to back" if row.rate_hz is None else f"{row.rate_hz:g}"
+        rate = "unpaced" if row.rate_hz is None else f"{row.rate_hz:g}"
         trip = row.round_trip
         numbers = (trip.p50, trip.p99, trip.p99_9, trip.max) if trip else ()
         figures = [f"{number:.0f}" for number in numbers] or ["-"] * 4
-        parts = [_pair(part) for part in (row.transport_us, row.queue, row.infer)]
+        parts = [
+            f"{part.p50:.0f}" if part else "-" for part in (row.transport_us, row.queue, row.infer)
+        ]
         table.add_row(row.server, row.transport, rate, *figures, *parts, str(row.unanswered))
     console.print(table)
-
-
-def _pair(part: Quantiles | None) -> str:
-    return f"{part.p50:.0f} / {part.p99:.0f}" if part else "-"

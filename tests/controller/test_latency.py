@@ -162,4 +162,4 @@ def test_real_server_beside_an_echo(serve):
     assert msgspec.json.decode(msgspec.json.encode(report), type=LatencyReport) == report
     text = io.StringIO()
     print_report(report, Console(file=text, width=200))
-    assert text.getvalue().count("back to back") == 4
+    assert text.getvalue().count("unpaced") == 4
