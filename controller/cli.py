@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from controller.arguments import Arguments
 from controller.command_line import Verb
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from controller.transitions import Transitions
     from policies.settings import FinetuneConfig, TrainConfig
     from sim.settings import CollectConfig
-
-R = TypeVar("R")
 
 
 def open_policy(bundle: str, engine: Engine, device: Device) -> Policy:
@@ -172,10 +170,11 @@ def _report(path: Path, arguments: Arguments) -> int:
     from controller.stats import summarise
 
     log = read_log(path)
-    return _put(summarise(log, reference(log.header.task)), print_table, arguments)
+    report = summarise(log, reference(log.header.task))
+    return _put(report, print_table, arguments)
 
 
-def _put(report: R, print_report: Callable[[R, Console], None], arguments: Arguments) -> int:
+def _put(report: object, print_report: Callable[[Any, Console], None], arguments: Arguments) -> int:
     from controller.display import console, put_json
 
     if arguments.json:
@@ -253,7 +252,6 @@ def finetune(config: FinetuneConfig, arguments: Arguments) -> int:
 
 
 def _rows_of(path: str, spec: Spec) -> Transitions:
-    """Read a log's transitions, and refuse those of another robot."""
     from controller.log_reader import read_log
 
     log = read_log(path)
@@ -265,10 +263,12 @@ def latency(config: LatencyConfig, arguments: Arguments) -> int:
     """Time requests to a policy server process."""
     from controller.latency import measure, print_report
     from controller.launch import policy_servers
+    from controller.settings import PolicySettings
     from policies.bundle import load_bundle
 
     spec = load_bundle(config.bundle).spec
-    with policy_servers(config.bundle, config.engine, config.device) as start:
+    about = PolicySettings(bundle=config.bundle, engine=config.engine, device=config.device)
+    with policy_servers(about) as start:
         report = measure(
             spec,
             start,

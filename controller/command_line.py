@@ -132,7 +132,7 @@ def _act(name: str, verb: Verb, arguments: Arguments) -> int:
     kind = _named(verb.settings)
     if arguments.help:
         return _help(name, verb, kind)
-    settings = load(kind, arguments.file, _overrides(verb, arguments))
+    settings = load(kind, arguments.file, overrides_of(verb, arguments))
     return _action(verb)(settings, arguments)
 
 
@@ -145,7 +145,8 @@ def _named(place: str) -> Any:  # noqa: ANN401
     return getattr(import_module(module), name)
 
 
-def _overrides(verb: Verb, arguments: Arguments) -> list[str]:
+def overrides_of(verb: Verb, arguments: Arguments) -> list[str]:
+    """Return the ``key=value`` words of a command line, its plain words among them."""
     subjects = arguments.subjects
     if not subjects:
         return list(arguments.overrides)

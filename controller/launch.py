@@ -19,7 +19,7 @@ from controller.config import to_yaml
 from controller.errors import ControllerError
 from controller.latency import free_tcp_endpoint
 from controller.process import Child, RuntimeDirectory, StopFlag, Supervisor
-from controller.settings import Device, Engine, RunConfig
+from controller.settings import PolicySettings, RunConfig
 from controller.status import StatusBoard
 from controller.transport import endpoint_for
 
@@ -54,21 +54,27 @@ def fresh_log(out: Path) -> Path:
     return log
 
 
-def policy_server(bundle: str, endpoint: str, engine: Engine, device: Device) -> Child:
+def policy_server(about: PolicySettings, endpoint: str, sched_fifo: str = "auto") -> Child:
     """Return a policy server process, not yet started."""
-    words = (f"bundle={bundle}", f"endpoint={endpoint}", f"engine={engine}", f"device={device}")
+    words = (
+        f"bundle={about.bundle}",
+        f"endpoint={endpoint}",
+        f"engine={about.engine}",
+        f"device={about.device}",
+        f"sched_fifo={sched_fifo}",
+    )
     return Child(command("serve", *words), "policy server")
 
 
 @contextmanager
-def policy_servers(bundle: str, engine: Engine, device: Device) -> Iterator[Callable[[str], str]]:
+def policy_servers(about: PolicySettings) -> Iterator[Callable[[str], str]]:
     """Give a function that starts a policy server on a transport and returns its address."""
     with RuntimeDirectory() as directory, Supervisor() as supervisor:
 
         def start(transport: str) -> str:
             ipc = transport == "ipc"
             endpoint = endpoint_for(directory, "policy") if ipc else free_tcp_endpoint()
-            supervisor.start(policy_server(bundle, endpoint, engine, device))
+            supervisor.start(policy_server(about, endpoint))
             return endpoint
 
         yield start
@@ -116,11 +122,16 @@ class LiveRun:
         self.policy_endpoint = policy
         StatusBoard(self._status_path, create=True).close()
         if config.plant.endpoint is None:
-            words = (f"task={config.task}", f"endpoint={plant}", f"seed={config.seed}")
+            words = (
+                f"task={config.task}",
+                f"endpoint={plant}",
+                f"seed={config.seed}",
+                f"sched_fifo={config.loop.sched_fifo}",
+            )
             self._supervisor.start(Child(command("sim serve", *words), "simulation"))
         if config.policy.endpoint is None:
-            about = config.policy
-            self._supervisor.start(policy_server(about.bundle, policy, about.engine, about.device))
+            server = policy_server(config.policy, policy, config.loop.sched_fifo)
+            self._supervisor.start(server)
         resolved = msgspec.structs.replace(
             config,
             plant=msgspec.structs.replace(config.plant, endpoint=plant),

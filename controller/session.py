@@ -16,7 +16,7 @@ from controller.interfaces import Plant, Policy
 from controller.log import McapSink
 from controller.log_schema import LogHeader, host_facts
 from controller.loop import ControlLoop, Outcome
-from controller.realtime import realtime_section, spin_ns
+from controller.realtime import realtime_section, spin_ns, urgent
 from controller.recorder import ProcessSink
 from controller.settings import RunConfig
 from controller.spec import Spec
@@ -66,10 +66,11 @@ def run_realtime(config: RunConfig, replica: Policy | None) -> None:
     assert config.plant.endpoint
     assert config.policy.endpoint
     clock = MonotonicClock()
-    plant = RemotePlant(config.plant.endpoint, clock)
-    plant.connect(config.plant.connect_timeout_s)
-    policy = RemotePolicy(config.policy.endpoint, plant.spec, clock, client_name=config.task)
-    policy.connect(config.policy.connect_timeout_s)
+    with urgent(config.loop.sched_fifo):
+        plant = RemotePlant(config.plant.endpoint, clock)
+        plant.connect(config.plant.connect_timeout_s)
+        policy = RemotePolicy(config.policy.endpoint, plant.spec, clock, client_name=config.task)
+        policy.connect(config.policy.connect_timeout_s)
     about = header(config, plant.spec, {policy.version: config.policy.bundle})
     sink = ProcessSink(Path(config.out) / "log.mcap", about)
     with StatusBoard(Path(config.out) / "status.bin", create=True) as status:

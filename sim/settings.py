@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,11 +18,13 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         task: name of the task; see ``onebeat sim list``.
         endpoint: address to serve it at.
         seed: seed of the first episode, until a loop resets it with its own.
+        sched_fifo: auto (take SCHED_FIFO where the machine allows it) or off.
     """
 
     task: str = "pointmaze-medium"
     endpoint: Annotated[str, msgspec.Meta(min_length=1)] = "ipc:///tmp/onebeat-plant"
     seed: Seed = 0
+    sched_fifo: Literal["auto", "off"] = "auto"
 
 
 class CollectConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

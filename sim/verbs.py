@@ -8,6 +8,7 @@ from typing import Any
 from controller.arguments import Arguments
 from controller.clock import MonotonicClock
 from controller.display import console, put_rows
+from controller.realtime import urgent
 from controller.signals import StopFlag
 from sim.registry import describe, make_plant
 from sim.server import RealTimeServer
@@ -38,7 +39,7 @@ def _short(row: Mapping[str, Any]) -> dict[str, object]:
 
 def sim_serve(config: SimConfig, arguments: Arguments) -> int:
     """Run a plant in real time until SIGTERM or Ctrl-C."""
-    with StopFlag() as stop:
+    with StopFlag() as stop, urgent(config.sched_fifo):
         plant = make_plant(config.task, seed=config.seed)
         server = RealTimeServer(plant, config.endpoint, MonotonicClock())
         console().print(f"{plant.spec.describe()} at {config.endpoint}")
