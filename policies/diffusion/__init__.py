@@ -1,0 +1,1 @@
+"""Noise levels, preconditioning and samplers of consistency models."""

@@ -1,0 +1,16 @@
+"""Errors of learning and serving policies.
+
+ControllerError
+├── BundleError (ValueError)              a bundle is missing, damaged or of another robot
+└── TrainingDiverged (ArithmeticError)    a loss or a weight is no longer finite
+"""
+
+from controller.errors import ControllerError
+
+
+class BundleError(ControllerError, ValueError):
+    """A bundle is missing, damaged or of another robot."""
+
+
+class TrainingDiverged(ControllerError, ArithmeticError):
+    """A loss or a weight is no longer finite."""
