@@ -86,7 +86,7 @@ def data_generate(config: CollectConfig, arguments: Arguments) -> int:
 
 def data_inspect(config: InspectConfig, arguments: Arguments) -> int:
     """Describe a dataset."""
-    data = read_dataset(config.path, None)
+    data = read_dataset(config.path, task_spec(config.task) if config.task else None)
     return _describe(data, config.path, config.task or data.task, arguments)
 
 

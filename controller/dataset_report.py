@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from controller.stats import Reference, normalised
 from controller.transitions import Transitions
 
+CREDIBLE_SCORE = 300.0
+"""Beyond it a reward column counts something else, as kitchen's does: tasks done, every step."""
+
 
 def describe_data(data: Transitions, path: str, reference: Reference | None) -> dict[str, Any]:
     """Return the facts of a dataset for people and programs.
@@ -21,7 +24,10 @@ def describe_data(data: Transitions, path: str, reference: Reference | None) -> 
     """
     returns = data.returns()
     lengths = [rows.stop - rows.start for rows in data.episodes()]
-    mean = float(returns.mean())
+    score = normalised(float(returns.mean()), reference) if reference else None
+    found = warnings(data)
+    if score is not None and abs(score) > CREDIBLE_SCORE:
+        found.append(f"a mean score of {score:,.0f}: these rewards are not the task's return")
     return {
         "path": path,
         "task": data.task or None,
@@ -31,15 +37,11 @@ def describe_data(data: Transitions, path: str, reference: Reference | None) -> 
         "timeouts": int(data.timeouts.sum()),
         "observation": dict(data.layout),
         "action": int(np.prod(data.actions.shape[1:])),
-        "episode_steps": {
-            "min": min(lengths),
-            "mean": float(np.mean(lengths)),
-            "max": max(lengths),
-        },
-        "return": {"min": float(returns.min()), "mean": mean, "max": float(returns.max())},
-        "score": normalised(mean, reference) if reference else None,
+        "episode_steps": _range(np.array(lengths)),
+        "return": _range(returns),
+        "score": score,
         "digest": data.digest(),
-        "warnings": warnings(data),
+        "warnings": found,
     }
 
 

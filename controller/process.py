@@ -68,7 +68,8 @@ class Child:
     ) -> None:
         self.args = tuple(args)
         self.name = name
-        self._environment = {**SINGLE_THREADED, **(environment or {})}
+        # Unbuffered, or what a process said first would be written last, after its error.
+        self._environment = {**SINGLE_THREADED, "PYTHONUNBUFFERED": "1", **(environment or {})}
         self._niceness = niceness
         self._stdout = stdout
         self._log = log

@@ -111,7 +111,7 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ShowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Describe a log, a bundle, a dataset or a report.
+    """Describe a log, a bundle or a dataset.
 
     Attributes:
         path: the file or directory.
@@ -125,7 +125,7 @@ class InspectConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         path: an HDF5 file in D4RL's layout, or a run log.
-        task: task whose reference scores to use; null for the task of the file.
+        task: task the file must be of, for its reference scores; null for the file's own.
     """
 
     path: str = "runs/demo/data.hdf5"

@@ -64,7 +64,8 @@ class ConsistencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
     Attributes:
         levels_start: s0, the number of grid steps the curriculum starts with.
-        levels_end: s1, the number it ends with.
+        levels_end: s1, the number it ends with: 150 in the paper, for millions of updates. A
+            coarse grid learns in thousands, and smooths the distribution.
         weighting: weight of each sample: ``none``, or ``inverse_step`` for
             xi / (tau_{n+1} - tau_n).
         xi: scale of ``inverse_step``; 100 in the paper.
@@ -78,7 +79,7 @@ class ConsistencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """
 
     levels_start: Count = 2
-    levels_end: Count = 150
+    levels_end: Count = 10
     weighting: Literal["none", "inverse_step"] = "none"
     xi: Positive = 100.0
     distance: Literal["l2", "pseudo_huber"] = "l2"
@@ -86,7 +87,7 @@ class ConsistencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     levels: Literal["uniform", "lognormal"] = "uniform"
     lognormal_mean: float = -1.1
     lognormal_std: Positive = 2.0
-    target_decay: Fraction = 0.999
+    target_decay: Fraction = 0.0
 
 
 class OptimiserSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,7 +114,7 @@ class OptimiserSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     weight_decay: NonNegative = 0.0
     grad_clip: Positive | None = 1.0
     served_decay: Fraction = 0.999
-    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
 
 class SamplerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
