@@ -37,7 +37,9 @@ Maze = tuple[NDArray[np.bool_], float]
 Animate = Callable[[Mapping[str, Array], Path], Path]
 """Draws observations, by array name, into a GIF."""
 
-ANIMATED_EPISODES = 2
+ANIMATED_EPISODES = 5
+REST_TICKS = 40
+"""Ticks to show at a goal before the next episode."""
 
 
 class DemoFailed(ControllerError, RuntimeError):
@@ -283,8 +285,8 @@ def pictures(log: RunLog, maze: Maze, animate: Animate, out: Path) -> list[Pictu
     paths = maze_paths_png(walls, cell_m, tracks_of(log, "observation"), goals)
     (out / "paths.png").write_bytes(paths)
     drawn = [Picture("Driven paths", "Goals as stars; one colour per policy version.", paths)]
-    about = f"The first {ANIMATED_EPISODES} episodes, rendered by MuJoCo from the log."
-    rows = log.episode < log.episode[:1] + ANIMATED_EPISODES
+    about = "Episodes up to their goals, rendered by MuJoCo from the log."
+    rows = under_way(log)
     columns = {name: column[rows] for name, column in log.observations.items()}
     try:
         picture = animate(columns, out / "run.gif").read_bytes()
@@ -292,6 +294,16 @@ def pictures(log: RunLog, maze: Maze, animate: Animate, out: Path) -> list[Pictu
     except ControllerError as error:
         drawn.append(Picture("The run", about, missing=str(error)))
     return drawn
+
+
+def under_way(log: RunLog) -> NDArray[np.bool_]:
+    """Return (T,) the rows of the first episodes on the way to the goal, and a short rest."""
+    rows = np.zeros(len(log), np.bool_)
+    for episode in np.unique(log.episode)[:ANIMATED_EPISODES]:
+        mine = np.flatnonzero(log.episode == episode)
+        reached = np.flatnonzero(log.success[mine])
+        rows[mine[: reached[0] + REST_TICKS] if len(reached) else mine] = True
+    return rows
 
 
 def write_report(

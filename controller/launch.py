@@ -50,7 +50,11 @@ def fresh_log(out: Path) -> Path:
     log = out / "log.mcap"
     if log.exists():
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(log.stat().st_mtime))
-        log.rename(out / f"log-{stamp}.mcap")
+        kept, number = out / f"log-{stamp}.mcap", 1
+        while kept.exists():
+            number += 1
+            kept = out / f"log-{stamp}-{number}.mcap"
+        log.rename(kept)
     return log
 
 
