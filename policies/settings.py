@@ -206,7 +206,7 @@ class FinetuneConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     actor_rate: Positive = 3e-5
     critic_rate: Positive = 3e-4
     discount: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.99
-    eta: NonNegative = 0.1
+    eta: NonNegative = 0.02
     critic_decay: Fraction = 0.995
     served_decay: Fraction = 0.99
     grad_clip: Positive = 1.0

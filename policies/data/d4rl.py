@@ -37,7 +37,7 @@ def read_d4rl(path: Path | str, spec: Spec | None = None, task: str = "") -> Tra
         path: HDF5 file with observations, actions, rewards, terminals and, if the
             recording was cut, timeouts.
         spec: the robot the data must belong to.
-        task: name of the task; the file's own by default.
+        task: name of the task; by default the file's own, else that of ``spec``.
 
     Raises:
         DataError: no such file, not HDF5, a column is missing or of another length or width,
@@ -60,6 +60,7 @@ def read_d4rl(path: Path | str, spec: Spec | None = None, task: str = "") -> Tra
     width = int(np.prod(columns["observations"].shape[1:]))
     if spec is not None:
         _require_widths(spec, width, columns["actions"], path)
+        task = task or spec.task
         layout = layout_of(spec)
     if "timeouts" not in columns:
         log.warning("%s: no timeouts column: only terminals end an episode", path)

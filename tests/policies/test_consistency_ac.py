@@ -58,7 +58,7 @@ def test_the_q_term_is_scale_free_and_points_uphill():
             torch.Generator(),
         )
         loss.backward()
-        assert float(loss) == pytest.approx(-1.0)
+        assert loss.item() == pytest.approx(-1.0)
         assert info["q_policy"] == pytest.approx(1.75 * scale)
         # dL/da = -(1/4) (dQ/da) / |Q| = -(1/4) 1 / 1.75: less a, less value.
         assert choice.grad.flatten().tolist() == pytest.approx([-0.25 / 1.75] * 4)

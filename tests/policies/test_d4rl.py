@@ -96,6 +96,7 @@ def test_the_layout_comes_from_the_spec_asked_for(tmp_path):
         SPEC,
     )
     assert data.layout == (("position", 2), ("shadow", 2), ("target", 2))
+    assert data.task == "toy"
 
 
 def test_data_of_another_task_is_refused(tmp_path):
