@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -37,7 +38,7 @@ def say(facts: Mapping[str, Any], as_json: bool) -> None:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _text(value))
+        table.add_row(name.replace("_", " "), escape(_text(value)))
     console().print(table)
 
 
@@ -94,7 +95,7 @@ def put_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     for name in rows[0]:
         table.add_column(name.replace("_", " "), no_wrap=True)
     for row in rows:
-        table.add_row(*[_cell(value) for value in row.values()])
+        table.add_row(*[escape(_cell(value)) for value in row.values()])
     console().print(table)
 
 

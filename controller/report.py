@@ -13,9 +13,10 @@ __all__ = ["Extras", "Picture", "print_table", "write_html"]
 
 
 def print_table(report: RunReport, console: Console) -> None:
-    """Print outcome, stages, rungs and versions of a run."""
+    """Print outcome, rungs and versions of a run, and its stages where time is real."""
     console.print(_outcome(report))
-    console.print(_stages(report))
+    if report.mode == "realtime":
+        console.print(_stages(report))
     console.print(_rungs(report))
 
 

@@ -6,6 +6,7 @@ import io
 import re
 from html.parser import HTMLParser
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -174,9 +175,20 @@ def _pixels(png):
     return imread(io.BytesIO(png))[:, :, :3]
 
 
-def test_the_terminal_shows_the_same_figures(log):
+def terminal_text(report):
     console = Console(width=120, file=io.StringIO(), color_system=None)
-    print_table(summarise(log, (0.0, 50.0)), console)
-    text = console.file.getvalue()
+    print_table(report, console)
+    return console.file.getvalue()
+
+
+def test_the_terminal_shows_the_same_figures(log):
+    report = msgspec.structs.replace(summarise(log, (0.0, 50.0)), mode="realtime")
+    text = terminal_text(report)
     for figure in ("100.00 Hz", "12.50", "25.0", "100%", "7,654", "v1 → v2<b>", "late 1"):
         assert figure in text
+
+
+def test_virtual_time_has_no_stages_to_show(log):
+    text = terminal_text(summarise(log, (0.0, 50.0)))
+    assert "Stages" not in text
+    assert "12.50" in text
