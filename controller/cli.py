@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from controller.interfaces import Plant, Policy
+    from controller.ranges import Device, Engine
     from controller.settings import (
         DemoConfig,
-        Device,
         DoctorConfig,
-        Engine,
         EvalConfig,
         InspectConfig,
         LatencyConfig,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+from controller.ranges import Positive, SchedFifo
 
 
 class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +47,7 @@ class LoopConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     align: bool = True
     phase_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     spin_us: Annotated[float, msgspec.Meta(ge=0, le=2000)] = 100.0
-    sched_fifo: Literal["auto", "off"] = "auto"
+    sched_fifo: SchedFifo = "auto"
     cpu: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     def period_ns(self, plant_hz: float) -> int:

@@ -7,12 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from controller.loop import LoopConfig
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Seed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-Engine = Literal["numpy", "torch"]
-Device = Literal["cpu", "cuda"]
+from controller.ranges import Count, Device, Engine, Positive, Seed
 
 
 class PlantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from controller.clock import MonotonicClock
 from controller.interfaces import Clock
+from controller.ranges import Device, Engine
 from controller.spec import Spec
 from controller.types import ActionChunk, Array, Observation, Request
 from policies.bundle import Arrays, Bundle, Draft, Manifest, load_bundle
 from policies.codec import Codec
 from policies.engine_numpy import NumpySampler
 from policies.errors import BundleError
-from policies.settings import Device, Engine
 
 Float32 = NDArray[np.float32]
 Sampler = Callable[[Float32, Float32], Float32]

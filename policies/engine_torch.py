@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from controller.ranges import Device
 from controller.types import Array
 from policies.diffusion.precond import Precondition
 from policies.diffusion.sampler import multi_step
 from policies.errors import BundleError
 from policies.nets import Denoiser
-from policies.settings import Device, NetworkSettings, PreconditionSettings
+from policies.settings import NetworkSettings, PreconditionSettings
 
 Float32 = NDArray[np.float32]
 

@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
-Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Seed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-Engine = Literal["numpy", "torch"]
-Device = Literal["cpu", "cuda"]
+from controller.ranges import (
+    Count,
+    Device,
+    Engine,
+    Fraction,
+    NonNegative,
+    Positive,
+    SchedFifo,
+    Seed,
+)
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -233,4 +236,4 @@ class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: str = "ipc:///tmp/onebeat-policy"
     engine: Engine = "numpy"
     device: Device = "cpu"
-    sched_fifo: Literal["auto", "off"] = "auto"
+    sched_fifo: SchedFifo = "auto"

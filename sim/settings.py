@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
-Seed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+from controller.ranges import Count, NonNegative, SchedFifo, Seed
 
 
 class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +22,7 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: str = "pointmaze-medium"
     endpoint: Annotated[str, msgspec.Meta(min_length=1)] = "ipc:///tmp/onebeat-plant"
     seed: Seed = 0
-    sched_fifo: Literal["auto", "off"] = "auto"
+    sched_fifo: SchedFifo = "auto"
 
 
 class CollectConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
