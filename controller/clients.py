@@ -290,13 +290,17 @@ class RemotePlant:
     def command(self, action: Array, tick: int) -> None:
         """Hand ``action`` over; it holds from the plant's next control step on.
 
+        If the plant has begun another episode than that of the newest observation, it drops
+        the action.
+
         Raises:
             SpecMismatch: the action has not the shape of the spec.
         """
         expected = self.spec.action
         if action.shape != expected.shape:
             raise SpecMismatch(f"action of shape {action.shape}, expected {expected.shape}")
-        self._send(Command(tick), (action.astype(expected.dtype, copy=False),))
+        episode = -1 if self._newest is None else self._newest.episode
+        self._send(Command(tick, episode), (action.astype(expected.dtype, copy=False),))
 
     def close(self) -> None:
         """Leave the plant to others; safe to call twice."""

@@ -26,7 +26,8 @@ MAX_HORIZON = 1024
 MAX_TEXT = 4000
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-TickOrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
+NumberOrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
+TickOrNone = NumberOrNone
 Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Horizon = Annotated[int, msgspec.Meta(ge=1, le=MAX_HORIZON)]
 Name = Annotated[str, msgspec.Meta(max_length=200)]
@@ -147,9 +148,14 @@ class State(Message, frozen=True, tag="state"):
 
 
 class Command(Message, frozen=True, tag="command"):
-    """An action for the plant; one frame with it follows. The tick is -1 before the first."""
+    """An action for the plant; one frame with it follows.
+
+    The tick is -1 before the first. The episode is that of the observation behind it, -1 for
+    any: a command of an episode that is over is dropped.
+    """
 
     tick: TickOrNone
+    episode: NumberOrNone = -1
 
 
 class Reset(Message, frozen=True, tag="reset"):

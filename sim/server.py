@@ -55,6 +55,7 @@ class HeldPlant:
         hold_action: as given.
         steps: control steps computed.
         commands: commands taken.
+        outdated: commands dropped because their episode was over.
 
     Raises:
         ConfigError: ``hold_action`` has not the shape of the plant's action, or is not finite.
@@ -73,7 +74,7 @@ class HeldPlant:
         self._latched: tuple[Array, int] = (self.hold_action, -1)
         self._due: Reset | None = None
         self.steps = 0
-        self.commands = 0
+        self.commands = self.outdated = 0
         plant.reset()
 
     @property
@@ -81,16 +82,23 @@ class HeldPlant:
         """The state of the plant."""
         return self._plant.observe()
 
-    def command(self, arrays: Sequence[bytes], tick: int) -> str:
-        """Take a command for the next latch; return why not, or nothing."""
+    def command(self, arrays: Sequence[bytes], tick: int, episode: int = -1) -> str:
+        """Take a command for the next latch; return why not, or nothing.
+
+        One that was computed in another episode is dropped, and counted as ``outdated``: the
+        new episode has only just begun, and its first command is on the way.
+        """
         try:
             (action,) = unpack(arrays, (self._action_spec,))
         except WireError as error:
             return str(error)
         if not _finite(action):
             return f"the action is not finite: {action.tolist()}"
-        self._latched = (action, tick)
-        self.commands += 1
+        if episode in (-1, self.observation.episode):
+            self._latched = (action, tick)
+            self.commands += 1
+        else:
+            self.outdated += 1
         return ""
 
     def reset(self, request: Reset) -> None:
@@ -185,6 +193,7 @@ class RealTimeServer:
             "skipped_periods": self.skipped_periods,
             "episodes": self._held.observation.episode + 1,
             "commands": self._held.commands,
+            "outdated": self._held.outdated,
             "malformed": self._reception.malformed,
         }
 
@@ -241,7 +250,9 @@ class RealTimeServer:
 
     def _drive(self, delivery: Delivery, message: Command | Reset) -> None:
         identity = delivery.identity
-        tick = message.tick if isinstance(message, Command) else -1
+        tick, episode = -1, -1
+        if isinstance(message, Command):
+            tick, episode = message.tick, message.episode
         if self._driver is None:
             self._driver = identity
         if identity != self._driver:
@@ -252,7 +263,7 @@ class RealTimeServer:
         self._driven_ns = delivery.arrived_ns
         if isinstance(message, Reset):
             self._held.reset(message)
-        elif objection := self._held.command(delivery.arrays, tick):
+        elif objection := self._held.command(delivery.arrays, tick, episode):
             self._reception.send(identity, Reject(tick, "bad_command", one_line(objection)))
 
     def _check_driver(self) -> None:

@@ -100,8 +100,12 @@ def test_a_reset_takes_one_period_and_forgets_the_command():
     held.command(command(9.0), 1)  # of the old episode
     held.advance()
     assert (held.observation.episode, held.observation.step) == (1, 0)
+    held.command(command(8.0), 2, episode=0)  # late, of the old episode
     held.advance()
-    assert plant.taken == [(0, 1.0), (-1, 0.25)]
+    held.command(command(2.0), 3, episode=1)
+    held.advance()
+    assert plant.taken == [(0, 1.0), (-1, 0.25), (3, 2.0)]
+    assert (held.commands, held.outdated) == (3, 1)
     assert plant.seeds == [None, 7]
 
 
