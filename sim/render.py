@@ -138,8 +138,7 @@ def _draw(
                 return path
             faults.append(f"{backend}: {fault}")
     raise RenderUnavailable(
-        f"no picture: off-screen OpenGL does not work here ({'; '.join(faults)}); "
-        f"on Debian install {PACKAGES}"
+        f"off-screen OpenGL does not work here ({'; '.join(faults)}); on Debian install {PACKAGES}"
     )
 
 
