@@ -290,8 +290,7 @@ class RemotePlant:
     def command(self, action: Array, tick: int) -> None:
         """Hand ``action`` over; it holds from the plant's next control step on.
 
-        If the plant has begun another episode than that of the newest observation, it drops
-        the action.
+        A plant that has begun another episode than the newest one observed drops it.
 
         Raises:
             SpecMismatch: the action has not the shape of the spec.
