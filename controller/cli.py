@@ -65,7 +65,7 @@ def read_dataset(path: str, spec: Spec | None) -> Transitions:
 
 def reference(task: str) -> tuple[float, float] | None:
     """Return the returns that score 0 and 100, where they are known."""
-    from sim.scores import reference as known
+    from sim.registry import reference as known
 
     return known(task)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,28 +13,11 @@ from controller.errors import PlantLost
 from controller.interfaces import Clock
 from controller.spec import ArraySpec, DType, Spec
 from controller.types import Array, Observation
+from sim.env import Env
 from sim.errors import ActionMismatch, EpisodeOver
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
-
-
-class Env(Protocol):
-    """What a plant needs of an environment; ``gymnasium.Env`` has it."""
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode; return its observation and information."""
-        ...
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ANN401
-        """Apply an action for one control step."""
-        ...
-
-    def close(self) -> None:
-        """Release the environment."""
-        ...
 
 
 def reported_success(info: Mapping[str, Any]) -> bool:
@@ -206,13 +187,6 @@ def spec_of_spaces(
     else:
         arrays = (_array_of_box("observations", observation),)
     return Spec(task, arrays, _array_of_box("action", action), rate_hz)
-
-
-@contextlib.contextmanager
-def quiet_import() -> Iterator[None]:
-    """Keep what gymnasium-robotics says on import about other environments off the screen."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def _array_of_box(name: str, space: Space[Any]) -> ArraySpec:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +32,9 @@ from numpy.typing import NDArray
 
 from controller.arguments import nearest
 from controller.errors import ConfigError
-from controller.interfaces import Clock
 from controller.spec import ArraySpec, Spec
-from sim.gym_plant import GymPlant, quiet_import
+from sim.env import quiet_import
+from sim.task import Task
 
 Floats = NDArray[np.float64]
 Cell = tuple[int, int]
@@ -279,28 +280,21 @@ class MazeEnv:
         return cell
 
 
-def make_maze(
-    task: str,
-    *,
-    seed: int = 0,
-    goal_cell: Cell | None = None,
-    episode_steps: int | None = None,
-    clock: Clock | None = None,
-) -> GymPlant:
-    """Build a maze task in lockstep.
+def tasks() -> list[Task]:
+    """Return the maze tasks."""
+    return [_task(maze) for maze in MAZE_TASKS.values()]
 
-    Args:
-        task: name of the task.
-        seed: of the first episode.
-        goal_cell: (row, column) that the goal is always in; None for the task's own rule.
-        episode_steps: steps of an episode; None for D4RL's.
-        clock: stamps the observations; None for virtual time.
-    """
-    variant = maze_task(task)
-    return GymPlant(
-        lambda: MazeEnv(variant, goal_cell),
-        maze_spec(task),
-        episode_steps=episode_steps or variant.layout.episode_steps,
-        seed=seed,
-        clock=clock,
+
+def _task(maze: MazeTask) -> Task:
+    goal = f"goal in cell {list(maze.layout.d4rl_goal)}" if maze.d4rl else "random goal"
+    return Task(
+        name=maze.name,
+        family="maze2d" if maze.d4rl else "pointmaze",
+        description=f"ball in the {maze.maze} maze, random start, {goal}",
+        episode_steps=maze.layout.episode_steps,
+        make_spec=partial(maze_spec, maze.name),
+        make_env=partial(MazeEnv, maze),
+        has_success=True,
+        scored_as=maze.reference,
+        datasets=(maze.reference,) if maze.d4rl else (),
     )

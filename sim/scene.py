@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sim.kitchen import KITCHEN_TASKS, KitchenEnv, kitchen_task
+from sim.d4rl.kitchen import KITCHEN_TASKS, KitchenEnv, kitchen_task
 from sim.pointmaze import MAZE_TASKS, MazeEnv, maze_task
 from sim.render import Job
 

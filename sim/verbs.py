@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controller.arguments import Arguments
@@ -24,17 +24,13 @@ def sim_list(arguments: Arguments) -> int:
 
 def _short(row: Mapping[str, Any]) -> dict[str, object]:
     """Return what fits a terminal; JSON has all."""
-    reference = row["reference"]
-    return {
-        "task": row["name"],
-        "obs": sum(row["observation"].values()),
-        "act": row["action"],
-        "hz": row["rate_hz"],
-        "steps": row["episode_steps"],
-        "score_0": None if reference is None else float(reference[0]),
-        "score_100": None if reference is None else float(reference[1]),
-        "dataset": row["datasets"],
-    }
+    shown = ("task", "family", "obs", "act", "rate_hz", "max_steps", "ref_min", "ref_max")
+    return {name: row[name] for name in shown} | {"datasets": _abridged(row["datasets"])}
+
+
+def _abridged(names: Sequence[str]) -> str:
+    """Return the first of many names and how many more there are."""
+    return ", ".join(names) if len(names) < 2 else f"{names[0]} +{len(names) - 1}"
 
 
 def sim_serve(config: SimConfig, arguments: Arguments) -> int:

@@ -18,19 +18,19 @@ from sim.pointmaze import (
     MazeEnv,
     cell_at,
     centre,
-    make_maze,
     maze_spec,
     maze_task,
     walls,
     xy,
 )
+from sim.registry import make_plant
 
 GR_MAPS = {"umaze": maps.U_MAZE, "medium": maps.MEDIUM_MAZE, "large": maps.LARGE_MAZE}
 
 
 @pytest.mark.parametrize("task", ["pointmaze-medium", "maze2d-umaze"])
 def test_is_a_plant(task):
-    check_plant(lambda: make_maze(task, episode_steps=20), steps=50)
+    check_plant(lambda: make_plant(task, episode_steps=20), steps=50)
 
 
 @pytest.mark.parametrize("task", MAZE_TASKS)
@@ -78,7 +78,7 @@ def test_d4rl_facts():
         "medium": ((6, 6), 600),
         "large": ((7, 9), 800),
     }
-    plant = make_maze("maze2d-umaze")
+    plant = make_plant("maze2d-umaze")
     plant.reset(0)
     for _ in range(300):
         assert not plant.observe().done
@@ -89,7 +89,7 @@ def test_d4rl_facts():
 def test_first_step_is_the_closed_form():
     """A 0.1 m ball of density 1000 under 100 N·u with implicit damping of 1 N·s/m, 10 ms."""
     mass_kg = 1000 * 4 / 3 * np.pi * 0.1**3
-    plant = make_maze("pointmaze-medium")
+    plant = make_plant("pointmaze-medium")
     plant.reset(0)
     start = plant.observe().arrays[0]
     force = np.array([0.25, -0.5], np.float32)
@@ -118,7 +118,7 @@ def test_reward_is_one_within_the_radius(task, radius):
 
 
 def test_success_is_having_been_there():
-    plant = make_maze("pointmaze-umaze", seed=0)
+    plant = make_plant("pointmaze-umaze", seed=0)
     env = plant.env
     plant.reset(0)
     env.maze.point_env.set_state(plant.observe().arrays[2].copy(), np.zeros(2))
@@ -131,7 +131,7 @@ def test_success_is_having_been_there():
 
 
 def test_pointmaze_starts_and_goals_are_spread_over_the_free_cells():
-    plant = make_maze("pointmaze-medium")
+    plant = make_plant("pointmaze-medium")
     grid, _ = walls("pointmaze-medium")
     starts, goals = set(), set()
     for seed in range(300):
@@ -147,7 +147,7 @@ def test_pointmaze_starts_and_goals_are_spread_over_the_free_cells():
 
 
 def test_maze2d_starts_and_goal_are_d4rls():
-    plant = make_maze("maze2d-medium")
+    plant = make_plant("maze2d-medium")
     grid, _ = walls("maze2d-medium")
     goal = centre(grid, (6, 6)) + np.array([0.2, -0.2])
     velocities, cells = [], set()
@@ -165,7 +165,7 @@ def test_maze2d_starts_and_goal_are_d4rls():
 
 
 def test_goal_cell_fixes_the_goal():
-    plant = make_maze("pointmaze-medium", goal_cell=(1, 2))
+    plant = make_plant("pointmaze-medium", goal_cell=(1, 2))
     grid, _ = walls("pointmaze-medium")
     goals = []
     for seed in range(5):
@@ -178,7 +178,7 @@ def test_goal_cell_fixes_the_goal():
 @pytest.mark.parametrize("cell", [(0, 0), (-1, 1), (8, 1), (3, 1)])
 def test_goal_cell_must_be_free(cell):
     with pytest.raises(ConfigError, match=r"pointmaze-medium: goal_cell .* is not a free cell"):
-        make_maze("pointmaze-medium", goal_cell=cell)
+        make_plant("pointmaze-medium", goal_cell=cell)
 
 
 def test_a_moved_goal_shows_in_the_observation():
@@ -195,12 +195,12 @@ def test_a_moved_goal_shows_in_the_observation():
 
 def test_leaves_no_file_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    make_maze("pointmaze-umaze").close()
+    make_plant("pointmaze-umaze").close()
     assert list(Path(tmp_path).iterdir()) == []
 
 
 def test_says_nothing(capfd):
-    make_maze("pointmaze-umaze").close()
+    make_plant("pointmaze-umaze").close()
     assert capfd.readouterr() == ("", "")
 
 

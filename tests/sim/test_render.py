@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from controller.errors import ControllerError, DataError
+from sim.d4rl.kitchen import kitchen_task
 from sim.errors import RenderUnavailable
-from sim.kitchen import kitchen_task
 from sim.pointmaze import centre, walls
 from sim.render import render_gif, render_png
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sim.pointmaze import LAYOUTS, centre, make_maze, maze_task, walls
+from sim.pointmaze import LAYOUTS, centre, maze_task, walls
+from sim.registry import make_plant
 from sim.waypoints import WaypointController, route_table
 
 
@@ -44,7 +45,7 @@ def test_pd_law_by_hand():
 
 @pytest.mark.parametrize("task", ["pointmaze-medium", "maze2d-large"])
 def test_reaches_every_goal_and_stays(task):
-    plant = make_maze(task)
+    plant = make_plant(task)
     controller = WaypointController(walls(task)[0])
     noise = np.random.default_rng(0)
     steps = maze_task(task).layout.episode_steps

@@ -9,15 +9,15 @@ import pytest
 
 from controller.errors import ConfigError
 from controller.testing import check_plant
-from sim.gym_plant import spec_of_spaces
-from sim.kitchen import (
+from sim.d4rl.kitchen import (
     ELEMENTS,
     OBJECT_NOISE,
     KitchenEnv,
     kitchen_spec,
     kitchen_task,
-    make_kitchen,
 )
+from sim.gym_plant import spec_of_spaces
+from sim.registry import make_plant
 
 STILL = np.zeros(9)
 COMPLETE_GOAL = np.array(
@@ -51,7 +51,7 @@ def put(env: KitchenEnv, *elements: str) -> None:
 
 
 def test_is_a_plant():
-    check_plant(lambda: make_kitchen("kitchen-mixed", episode_steps=12), steps=25)
+    check_plant(lambda: make_plant("kitchen-mixed", episode_steps=12), steps=25)
 
 
 def test_spec_is_that_of_the_built_environment(env):
@@ -116,7 +116,7 @@ def test_a_task_is_rewarded_once_and_all_four_end_the_episode(env):
 
 
 def test_mixed_wants_the_burner_and_not_the_cabinet():
-    plant = make_kitchen("kitchen-mixed")
+    plant = make_plant("kitchen-mixed")
     plant.reset(0)
     put(plant.env, "slide cabinet", "bottom burner")
     plant.command(STILL, 0)
@@ -151,7 +151,7 @@ def test_published_data_has_our_goal_pose_and_noise(env, published):
 def test_replaying_the_published_demonstrations(published):
     """Open loop, without noise: 1.68 of 4 tasks, as known for MuJoCo 3.11."""
     ends = np.flatnonzero(published["terminals"]) + 1
-    plant = make_kitchen("kitchen-complete", noise=0.0)
+    plant = make_plant("kitchen-complete", noise=0.0)
     returns = []
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         plant.reset(0)

@@ -24,6 +24,7 @@ Source: D4RL ``d4rl/kitchen/kitchen_envs.py``, ``adept_envs/franka``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ from numpy.typing import NDArray
 
 from controller.arguments import nearest
 from controller.errors import ConfigError
-from controller.interfaces import Clock
 from controller.spec import ArraySpec, Spec
-from sim.gym_plant import GymPlant, quiet_import
+from sim.d4rl.scores import versions_of
+from sim.env import quiet_import
+from sim.task import Task
 
 Floats = NDArray[np.float64]
 
@@ -182,28 +184,20 @@ class KitchenEnv:
         return bool(np.linalg.norm(observation[list(places)] - target) < DONE_DISTANCE)
 
 
-def make_kitchen(
-    task: str,
-    *,
-    seed: int = 0,
-    noise: float = NOISE,
-    episode_steps: int | None = None,
-    clock: Clock | None = None,
-) -> GymPlant:
-    """Build a kitchen task in lockstep.
-
-    Args:
-        task: name of the task.
-        seed: of the first episode.
-        noise: scale of the observation noise.
-        episode_steps: steps of an episode; None for D4RL's 280.
-        clock: stamps the observations; None for virtual time.
-    """
-    variant = kitchen_task(task)
-    return GymPlant(
-        lambda: KitchenEnv(variant, noise),
-        kitchen_spec(task),
-        episode_steps=episode_steps or EPISODE_STEPS,
-        seed=seed,
-        clock=clock,
-    )
+def tasks() -> list[Task]:
+    """Return the three kitchen tasks."""
+    return [
+        Task(
+            name=task.name,
+            family="kitchen",
+            description=f"Franka arm, four tasks in any order: {', '.join(task.elements)}",
+            episode_steps=EPISODE_STEPS,
+            make_spec=partial(kitchen_spec, task.name),
+            make_env=partial(KitchenEnv, task),
+            physics_steps=40,
+            has_success=True,
+            scored_as=task.reference,
+            datasets=versions_of(task.name),
+        )
+        for task in KITCHEN_TASKS.values()
+    ]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sim.registry import tasks
-from sim.scores import normalised, reference, references
+from sim.d4rl.scores import references, versions_of
+from sim.registry import reference, tasks
 
 
 def test_there_are_the_115_references_of_d4rl():
@@ -32,17 +32,16 @@ def test_reference(name, expected):
     assert reference(name) == expected
 
 
-def test_normalised_by_hand():
-    assert normalised("kitchen-complete", 3.0) == 75.0
-    assert normalised("pointmaze-medium", 13.13 + 0.5 * (277.39 - 13.13)) == pytest.approx(50.0)
-    assert normalised("nonsense", 1.0) is None
+def test_versions_are_listed_oldest_first():
+    assert versions_of("hopper-medium", "kitchen-mixed") == (
+        "hopper-medium-v0",
+        "hopper-medium-v1",
+        "hopper-medium-v2",
+        "kitchen-mixed-v0",
+    )
+    assert versions_of("hopper") == ()
 
 
-def test_the_references_score_0_and_100():
-    for name, (low, high) in references().items():
-        assert normalised(name, low) == 0.0
-        assert normalised(name, high) == pytest.approx(100.0)
-
-
-def test_every_task_has_a_reference():
-    assert all(task.reference is not None for task in tasks().values())
+def test_every_dataset_of_a_task_has_the_references_of_the_task():
+    for task in tasks().values():
+        assert all(reference(dataset) == task.reference for dataset in task.datasets)

@@ -1,0 +1,1 @@
+"""D4RL's tasks as D4RL had them, and its reference scores."""
