@@ -112,5 +112,5 @@ def test_a_yaml_typo_names_file_key_and_nearest(tmp_path):
 def test_sim_list_as_json_is_one_value():
     done = onebeat("sim", "list", "--json")
     rows = json.loads(done.stdout)
-    assert {"pointmaze-medium", "kitchen-complete"} <= {row["name"] for row in rows}
+    assert {"pointmaze-medium", "kitchen-complete"} <= {row["task"] for row in rows}
     assert done.stderr == ""

@@ -1,0 +1,99 @@
+"""The command line: the one place that brings controller, sim and policies together.
+
+Packages are imported when a verb needs them, so that ``onebeat --help`` is quick and a robot
+without torch or mujoco has every verb that needs neither.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from controller.command_line import Verb
+from controller.command_line import run as run_command
+
+_CLI = "controller.cli"
+_SETTINGS = "controller.settings"
+VERBS: dict[str, Verb] = {
+    "demo": Verb(
+        "data, training, serving, running, fine-tuning and report, on built-in data",
+        f"{_SETTINGS}:DemoConfig",
+        f"{_CLI}.running:demo",
+        "out",
+    ),
+    "data generate": Verb(
+        "drive a task with its scripted controller, into a D4RL file",
+        "sim.settings:CollectConfig",
+        f"{_CLI}.data:generate",
+        "task",
+    ),
+    "data inspect": Verb(
+        "episodes, returns, score and faults of a dataset or a log",
+        f"{_SETTINGS}:InspectConfig",
+        f"{_CLI}.data:inspect",
+        "path",
+    ),
+    "train": Verb(
+        "learn a policy from a dataset",
+        "policies.settings:TrainConfig",
+        f"{_CLI}.learning:train",
+        "data",
+    ),
+    "serve": Verb(
+        "answer a loop's requests",
+        "policies.settings:ServeConfig",
+        "policies.verbs:serve",
+        "bundle",
+    ),
+    "sim list": Verb("every task, with sizes, rate and reference scores", "", "sim.verbs:sim_list"),
+    "sim serve": Verb(
+        "run a task's plant in real time", "sim.settings:SimConfig", "sim.verbs:sim_serve", "task"
+    ),
+    "run": Verb(
+        "run a policy on a plant at a fixed rate",
+        f"{_SETTINGS}:RunConfig",
+        f"{_CLI}.running:run",
+        "task",
+    ),
+    "loop": Verb(
+        "the loop of a run", f"{_SETTINGS}:RunConfig", f"{_CLI}.running:loop", hidden=True
+    ),
+    "finetune": Verb(
+        "improve a policy from the logs of its runs",
+        "policies.settings:FinetuneConfig",
+        f"{_CLI}.learning:finetune",
+        "parent",
+    ),
+    "eval": Verb(
+        "score a policy over seeded episodes in lockstep",
+        f"{_SETTINGS}:EvalConfig",
+        f"{_CLI}.learning:evaluate",
+        "bundle",
+    ),
+    "replay": Verb(
+        "recompute every action of a log",
+        f"{_SETTINGS}:ReplayConfig",
+        f"{_CLI}.running:replay_log",
+        "log",
+    ),
+    "latency": Verb(
+        "time requests to the policy server beside a bare echo",
+        f"{_SETTINGS}:LatencyConfig",
+        f"{_CLI}.running:latency",
+        "bundle",
+    ),
+    "doctor": Verb(
+        "which rate this machine can hold", f"{_SETTINGS}:DoctorConfig", f"{_CLI}.running:doctor"
+    ),
+    "show": Verb(
+        "describe a log, a bundle or a dataset",
+        f"{_SETTINGS}:ShowConfig",
+        f"{_CLI}.running:show",
+        "path",
+    ),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status; see ``command_line.run``."""
+    return run_command(VERBS, sys.argv[1:] if words is None else words)
