@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from controller.spec import Spec
-from controller.types import ActionChunk, Array, Observation, Request, TickRecord
+from controller.types import ActionChunk, Array, Observation, Request, TickRecord, VectorStep
 
 
 @runtime_checkable
@@ -55,6 +58,39 @@ class Plant(Protocol):
 
     def close(self) -> None:
         """Release the plant; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class VectorPlant(Protocol):
+    """Several copies of one task in lockstep, for evaluation and for learning online."""
+
+    @property
+    def spec(self) -> Spec:
+        """What each copy looks like."""
+        ...
+
+    @property
+    def num(self) -> int:
+        """How many copies there are, N."""
+        ...
+
+    def reset(self, seed: int | None = None) -> NDArray[np.float64]:
+        """Begin an episode in every copy; return the observations (N, D) to act on.
+
+        With ``seed`` everything that follows is determined by it.
+        """
+        ...
+
+    def step(self, actions: Array) -> VectorStep:
+        """Apply actions (N, *spec.action.shape), one control step each.
+
+        A copy whose episode ends begins the next one in the same call.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the copies; safe to call twice."""
         ...
 
 

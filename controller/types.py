@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
+import numpy as np
+from numpy.typing import NDArray
+
 from controller.spec import Array as Array
 
 
@@ -91,6 +94,33 @@ class Observation:
     def done(self) -> bool:
         """Whether the episode is over and a reset is due."""
         return self.terminated or self.truncated
+
+
+@dataclass(frozen=True, slots=True)
+class VectorStep:
+    """What one step of N copies of a plant gave. Arrays belong to the caller.
+
+    Attributes:
+        observations: (N, D) what to act on next, the arrays of each observation end to end in
+            spec order; where an episode ended, the first of the next one.
+        next_observations: (N, D) the successors of the states acted on, also where an episode
+            ended.
+        rewards: (N,).
+        terminated: (N,) bool; the successor is terminal.
+        truncated: (N,) bool; the episode was cut by time. Never true where ``terminated`` is.
+        success: (N,) bool; the task's own success flag, sticky within an episode.
+        episode_returns: (N,) sum of rewards of the episode stepped, this reward included.
+        episode_steps: (N,) int; control steps of it, this one included.
+    """
+
+    observations: NDArray[np.float64]
+    next_observations: NDArray[np.float64]
+    rewards: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    success: NDArray[np.bool_]
+    episode_returns: NDArray[np.float64]
+    episode_steps: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
