@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +42,60 @@ def pair_probabilities(levels: NDArray[np.float64], mean: float, std: float) -> 
     scaled = (np.log(levels) - mean) / (std * math.sqrt(2.0))
     chances = np.diff([math.erf(value) for value in scaled])
     return np.asarray(chances / chances.sum(), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class VarianceSchedule:
+    """A variance-preserving chain of N steps; entry t-1 belongs to step t = 1..N.
+
+    Attributes:
+        betas: (N,) variance added by each step.
+        alpha_bars: (N,) share of the clean signal's variance left after each step.
+        variances: (N,) of the reverse step, beta_t (1 - abar_{t-1}) / (1 - abar_t); 0 at t = 1.
+    """
+
+    betas: NDArray[np.float64]
+    alpha_bars: NDArray[np.float64]
+    variances: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+
+def variance_preserving(n: int, b_min: float = 0.1, b_max: float = 10.0) -> VarianceSchedule:
+    """Return the chain with beta_t = 1 - exp(-b_min/N - (b_max - b_min)(2t - 1) / (2 N^2)).
+
+    The exponents add up to b_min + (b_max - b_min)/2 for any N, so that every chain ends at the
+    same noise level: abar_N = 0.0064 with the default ends (Xiao et al. 2022; Wang et al. 2023,
+    sec. 3; Ho et al. 2020, eq. 7 for the reverse variance).
+    """
+    if n < 1:
+        raise ValueError(f"a diffusion chain needs 1 step or more, got {n}")
+    t = np.arange(1, n + 1)
+    betas: NDArray[np.float64] = -np.expm1(-b_min / n - 0.5 * (b_max - b_min) * (2 * t - 1) / n**2)
+    alpha_bars: NDArray[np.float64] = np.cumprod(1.0 - betas)
+    before = np.concatenate([[1.0], alpha_bars[:-1]])
+    return VarianceSchedule(betas, alpha_bars, betas * (1.0 - before) / (1.0 - alpha_bars))
+
+
+def consistency_levels(n: int, sigma_max: float = 80.0, lowest: float = 2.0) -> tuple[float, ...]:
+    """Return ``n`` falling noise levels for ``n`` network evaluations, spaced evenly.
+
+    The released code of Ding & Jin (2024) queries the whole grid from T down to 2; one level is
+    T alone. The paper's algorithm stops one point above its grid's lower end:
+    :func:`paper_levels`.
+    """
+    if n < 1:
+        raise ValueError(f"sampling needs 1 noise level or more, got {n}")
+    return tuple(np.linspace(sigma_max, lowest, n).tolist()) if n > 1 else (sigma_max,)
+
+
+def paper_levels(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> tuple[float, ...]:
+    """Return the n - 1 falling levels that the paper's grid of ``n`` points queries.
+
+    The grid is linspace(eps, T, n); its lowest point, where f is the identity, is not queried
+    (Ding & Jin 2024, alg. 1: n = N-1 down to 2).
+    """
+    if n < 2:
+        raise ValueError(f"the paper's grid needs 2 points or more, got {n}")
+    return tuple(np.linspace(sigma_max, sigma_min, n)[:-1].tolist())

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.diffusion.sampler import multi_step, one_step
+from policies.diffusion.sampler import ancestral, multi_step, one_step
+from policies.diffusion.schedule import variance_preserving
 
 EPS = 0.002
 
@@ -54,3 +55,54 @@ def test_two_steps_by_hand(a, z0, z1):
 def test_as_many_noises_as_levels():
     with pytest.raises(ValueError, match="longer"):
         multi_step(lambda x, tau: x, [0.0], (80.0, 2.0), EPS)
+
+
+def gaussian_noise(chain, mean, std):
+    """Return E[e | x_t] for data N(mean, std^2): the best any network can do."""
+
+    def predict(x, t):
+        left = chain.alpha_bars[t - 1]
+        spread = left * std**2 + 1.0 - left
+        return np.sqrt(1.0 - left) * (x - np.sqrt(left) * mean) / spread
+
+    return predict
+
+
+@pytest.mark.parametrize("n", [1, 5, 50])
+def test_ancestral_moments_are_those_of_the_linear_chain(n):
+    """With the exact noise and no clipping each step is linear: moments follow by hand."""
+    mean, std = 0.3, 0.4
+    chain = variance_preserving(n)
+    expected, variance = 0.0, 1.0
+    for t in range(n, 0, -1):
+        beta, left = chain.betas[t - 1], chain.alpha_bars[t - 1]
+        before = chain.alpha_bars[t - 2] if t > 1 else 1.0
+        # E[x0 | x_t] = mean + gain (x_t - sqrt(abar) mean).
+        gain = np.sqrt(left) * std**2 / (left * std**2 + 1.0 - left)
+        x0, xt = np.sqrt(before) * beta, np.sqrt(1 - beta) * (1 - before)
+        slope = (x0 * gain + xt) / (1 - left)
+        offset = x0 * (mean - gain * np.sqrt(left) * mean) / (1 - left)
+        expected = slope * expected + offset
+        variance = slope**2 * variance + (chain.variances[t - 1] if t > 1 else 0.0)
+    noises = list(np.random.default_rng(0).standard_normal((n, 200_000)))
+    x = ancestral(gaussian_noise(chain, mean, std), noises, chain, lambda clean: clean)
+    assert x.mean() == pytest.approx(expected, abs=4e-3)
+    assert x.std() == pytest.approx(np.sqrt(variance), abs=4e-3)
+
+
+def test_long_chains_sample_the_data():
+    chain = variance_preserving(200)
+    noises = list(np.random.default_rng(0).standard_normal((200, 20_000)))
+    x = ancestral(gaussian_noise(chain, 0.3, 0.4), noises, chain, lambda clean: clean)
+    assert x.mean() == pytest.approx(0.3, abs=0.02)
+    assert x.std() == pytest.approx(0.4, rel=0.05)
+
+
+def test_one_step_of_a_chain_by_hand():
+    # N = 1: x0 = (x - sqrt(1 - abar) e) / sqrt(abar) alone, clipped; no noise is added.
+    chain = variance_preserving(1)
+    left = chain.alpha_bars[0]
+    out = ancestral(lambda x, t: 0.5 * x + t, [0.7], chain, lambda clean: min(clean, 1.0))
+    assert out == min((0.7 - np.sqrt(1 - left) * 1.35) / np.sqrt(left), 1.0)
+    high = ancestral(lambda x, t: -x, [0.7], chain, lambda clean: min(clean, 1.0))
+    assert high == pytest.approx(1.0)

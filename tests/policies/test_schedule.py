@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.diffusion.schedule import grid_size, karras, pair_probabilities
+from policies.diffusion.schedule import (
+    consistency_levels,
+    grid_size,
+    karras,
+    pair_probabilities,
+    paper_levels,
+    variance_preserving,
+)
 
 
 def test_grid_ends_and_middle_by_hand():
@@ -63,3 +70,35 @@ def test_lognormal_pair_by_hand():
     # Between e^-1 and e^1, split at 1, with mean 0: two equal halves.
     levels = np.array([math.exp(-1.0), 1.0, math.exp(1.0)])
     assert pair_probabilities(levels, 0.0, 1.0) == pytest.approx([0.5, 0.5])
+
+
+def test_chain_of_five_as_published():
+    # The betas that follow from the formula are quoted for N = 5 to three digits.
+    chain = variance_preserving(5)
+    assert chain.betas.round(3).tolist() == [0.196, 0.459, 0.636, 0.755, 0.835]
+    assert chain.variances[0] == 0.0
+
+
+@given(st.integers(1, 200))
+def test_every_chain_ends_at_the_same_noise(n):
+    chain = variance_preserving(n)
+    assert chain.alpha_bars[-1] == pytest.approx(math.exp(-0.1 - 0.5 * 9.9), rel=1e-9)
+    assert (np.diff(chain.alpha_bars) < 0).all()
+    assert ((chain.betas > 0) & (chain.betas < 1)).all()
+    assert (chain.variances <= chain.betas).all()
+
+
+def test_levels_of_the_released_code_and_of_the_paper():
+    assert consistency_levels(1) == (80.0,)
+    assert consistency_levels(2) == (80.0, 2.0)
+    assert consistency_levels(5) == (80.0, 60.5, 41.0, 21.5, 2.0)
+    assert paper_levels(2) == (80.0,)
+    assert paper_levels(3) == pytest.approx((80.0, 40.001))
+
+
+def test_chains_and_levels_of_nothing():
+    for make in (variance_preserving, consistency_levels):
+        with pytest.raises(ValueError, match=r"1 .* or more, got 0"):
+            make(0)
+    with pytest.raises(ValueError, match="2 points or more, got 1"):
+        paper_levels(1)
