@@ -72,8 +72,8 @@ def variance_preserving(n: int, b_min: float = 0.1, b_max: float = 10.0) -> Vari
     if n < 1:
         raise ValueError(f"a diffusion chain needs 1 step or more, got {n}")
     t = np.arange(1, n + 1, dtype=np.float64)
-    betas = -np.expm1(-b_min / n - 0.5 * (b_max - b_min) * (2 * t - 1) / n**2)
-    alpha_bars: NDArray[np.float64] = np.cumprod(1.0 - betas)
+    betas: NDArray[np.float64] = -np.expm1(-b_min / n - 0.5 * (b_max - b_min) * (2 * t - 1) / n**2)
+    alpha_bars = np.cumprod(1.0 - betas, dtype=np.float64)
     before = np.concatenate([[1.0], alpha_bars[:-1]])
     return VarianceSchedule(betas, alpha_bars, betas * (1.0 - before) / (1.0 - alpha_bars))
 
