@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,12 +13,14 @@ from controller.errors import ConfigError
 from controller.interfaces import Clock
 from controller.spec import Spec
 from sim import pointmaze
-from sim.d4rl import kitchen, scores
+from sim.d4rl import antmaze, kitchen, locomotion, scores
 from sim.env import Env
 from sim.gym_plant import GymPlant
 from sim.task import Task
 
 FAMILIES: tuple[Callable[[], Iterable[Task]], ...] = (
+    locomotion.tasks,
+    antmaze.tasks,
     pointmaze.tasks,
     kitchen.tasks,
 )
@@ -80,6 +83,7 @@ def make_plant(
     seed: int = 0,
     episode_steps: int | None = None,
     clock: Clock | None = None,
+    dumps: Path | str = "runs/unstable",
     **options: Any,  # noqa: ANN401
 ) -> GymPlant:
     """Build the plant of a task, in lockstep.
@@ -89,6 +93,7 @@ def make_plant(
         seed: of the first episode, unless ``reset`` is given one.
         episode_steps: steps of an episode; None for the task's own.
         clock: stamps the observations; None for virtual time.
+        dumps: directory for the states before the simulation became unstable.
         options: of the task's environment, as ``goal_cell`` or ``noise``.
 
     Raises:
@@ -101,6 +106,8 @@ def make_plant(
         episode_steps=episode_steps or task.episode_steps,
         seed=seed,
         clock=clock,
+        physics_steps=task.physics_steps,
+        dumps=dumps,
     )
 
 
