@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.errors import ConfigError
+from controller.spelling import distance
 from controller.spelling import nearest as nearest_of
 
 SWITCHES = ("json", "help")
+MANY = 20
+"""Choices up to which an error lists them all."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,13 @@ def _flag(name: str, rest: list[str]) -> str:
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """Return a clause that names the valid words nearest to ``word``, then all of them."""
+    """Return a clause that names the valid words nearest to ``word``, then all, if they are few."""
     choices = list(valid)
     close = nearest_of(word, choices)
-    hint = f"did you mean {close}? " if close else ""
-    return f"{hint}valid: {', '.join(choices)}"
+    if len(choices) <= MANY:
+        clause = f"valid: {', '.join(choices)}"
+        return f"did you mean {close}? {clause}" if close else clause
+    if close:
+        return f"did you mean {close}?"
+    near = sorted(choices, key=lambda choice: distance(word.lower(), choice.lower()))
+    return f"nearest of {len(choices)}: {', '.join(near[:5])}"

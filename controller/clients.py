@@ -1,15 +1,13 @@
-"""A policy and a plant that live in other processes, and requests to the servers there."""
+"""A policy and a plant that live in other processes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Sequence
+from dataclasses import replace
 
 from controller.clock import MonotonicClock
-from controller.errors import PeerTimeout, PlantLost, Refused, SpecMismatch, WireError
+from controller.errors import PlantFailed, PlantLost, Refused, SpecMismatch, WireError
 from controller.greeting import MAX_DRAIN, Session
 from controller.interfaces import Clock
 from controller.spec import Spec
@@ -19,10 +17,9 @@ from controller.wire import (
     Ask,
     Bye,
     Command,
-    Control,
+    Failure,
     Refusal,
     Reject,
-    Report,
     Reset,
     State,
     require_arrays,
@@ -237,6 +234,8 @@ class RemotePlant:
         self._newest: Observation | None = None
         self._heard_ns = 0
         self._loss = ""
+        self._failure: Failure | None = None
+        self._late_ns = 0
         self._malformed = 0
         self.unsent = 0
         self.rejected = 0
@@ -260,12 +259,17 @@ class RemotePlant:
             Refused: the server speaks another protocol or is no plant server.
         """
         spec = self._session.connect(self._connect_timeout_s if timeout_s is None else timeout_s)
-        self._newest, self._loss = None, ""
+        self._newest, self._loss, self._failure = None, "", None
         return spec
 
     def reset(self, seed: int | None = None) -> None:
-        """Ask for the episode after the newest one observed; safe to repeat until it began."""
-        self._send(Reset(seed, self.observe().episode + 1))
+        """Ask for the episode after the newest one observed; safe to repeat until it began.
+
+        This also revives a plant that has failed.
+        """
+        self._drain(0)
+        last = self._failure or self.observe()
+        self._send(Reset(seed, last.episode + 1))
 
     def observe(self) -> Observation:
         """Return the newest observation; waits only for the very first.
@@ -273,22 +277,26 @@ class RemotePlant:
         Raises:
             PlantLost: silence for longer than ``lost_after_s``, the server was replaced, or
                 the plant is driven by another client.
+            PlantFailed: the plant said so; a reset may revive it.
         """
         self._drain(0)
-        if self._newest is None:
+        if self._newest is None and not self._failure:
             self._await_first()
         newest, where = self._newest, self._session.endpoint
         if self._loss:
             raise PlantLost(f"{where}: {self._loss}")
+        if self._failure:
+            raise PlantFailed(self._failure.detail)
         if newest is None:
             raise PlantLost(f"{where}: no observation within {self._connect_timeout_s:g} s")
         silent_ns = self._clock.now_ns() - self._heard_ns
         if silent_ns > self._lost_after_ns:
             raise PlantLost(f"{where}: no observation for {silent_ns / 1e9:.1f} s")
+        self._late_ns = 0
         return newest
 
     def command(self, action: Array, tick: int) -> None:
-        """Hand ``action`` over; it holds from the plant's next control step on.
+        """Hand ``action`` over; it acts from the plant's next physics step on, and holds.
 
         A plant that has begun another episode than the newest one observed drops it.
 
@@ -313,7 +321,7 @@ class RemotePlant:
         if not self._session.ready:
             self.connect()
         until_ns = _WALL.now_ns() + round(self._connect_timeout_s * 1e9)
-        while self._newest is None and not self._loss:
+        while self._newest is None and not self._loss and not self._failure:
             remaining_ns = until_ns - _WALL.now_ns()
             if remaining_ns <= 0:
                 return
@@ -328,6 +336,8 @@ class RemotePlant:
             message, frames = item
             if isinstance(message, State):
                 self._take(message, frames)
+            elif isinstance(message, Failure):
+                self._failure, self._heard_ns = message, self._clock.now_ns()
             elif isinstance(message, Reject):
                 self._rejected(message)
 
@@ -338,18 +348,11 @@ class RemotePlant:
             self._malformed += 1
             return
         self._heard_ns = self._clock.now_ns()
-        self._newest = Observation(
-            arrays=arrays,
-            stamp_ns=state.stamp_ns,
-            episode=state.episode,
-            step=state.step,
-            reward=state.reward,
-            episode_return=state.episode_return,
-            terminated=state.terminated,
-            truncated=state.truncated,
-            success=state.success,
-            applied_tick=state.applied_tick,
-        )
+        self._late_ns = max(self._late_ns, state.late_ns)
+        seen = state.observation(arrays)
+        late = seen.late_ns != self._late_ns
+        self._newest = replace(seen, late_ns=self._late_ns) if late else seen
+        self._failure = None
 
     def _rejected(self, reject: Reject) -> None:
         self.rejected += 1
@@ -362,39 +365,6 @@ class RemotePlant:
             logger.warning(
                 "%s: %s (%d so far): %s", where, reject.code, self.rejected, reject.detail
             )
-
-
-def control(
-    endpoint: str, verb: str, args: Mapping[str, str] | None = None, timeout_s: float = 5.0
-) -> dict[str, Any]:
-    """Ask the server at ``endpoint`` to do ``verb``, and return its report.
-
-    Raises:
-        PeerTimeout: no server, or no report within ``timeout_s``.
-        Refused: the server could not do it; the message says why.
-    """
-    session = Session(endpoint, "control", _WALL)
-    until_ns = _WALL.now_ns() + round(timeout_s * 1e9)
-    try:
-        session.connect(timeout_s)
-        session.send(Control(verb, dict(args or {})))
-        while (remaining_ns := until_ns - _WALL.now_ns()) > 0:
-            item = session.receive(remaining_ns)
-            if item is not None and isinstance(item[0], Report) and item[0].verb == verb:
-                return _read_report(endpoint, item[0])
-    finally:
-        session.close(Bye())
-    raise PeerTimeout(f"{endpoint}: no report on {verb!r} within {timeout_s:g} s")
-
-
-def _read_report(endpoint: str, report: Report) -> dict[str, Any]:
-    try:
-        detail = msgspec.json.decode(report.detail, type=dict[str, Any])
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise Refused(f"{endpoint}: {report.verb}: the report is not a JSON object") from None
-    if not report.ok:
-        raise Refused(f"{endpoint}: {report.verb}: {detail.get('reason', 'no reason given')}")
-    return detail
 
 
 _WALL = MonotonicClock()  # requests wait in real time

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from controller.clients import control
+from controller.control import control
 from controller.display import run_bar
 from controller.errors import ControllerError
 from controller.launch import LiveRun, command, run_line

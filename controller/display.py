@@ -15,10 +15,18 @@ from rich.table import Table
 
 Advance = Callable[..., None]
 
+NARROW = 10
+"""Characters up to which a column of a table never gives way to a wider one."""
+
 
 def console() -> Console:
     """Return the console for people, on standard output."""
     return Console(highlight=False)
+
+
+def aside() -> Console:
+    """Return the console for what is said beside the result, on standard error."""
+    return Console(stderr=True, highlight=False)
 
 
 def put_json(value: object) -> None:
@@ -47,7 +55,7 @@ def progress_bar(title: str) -> Iterator[Advance]:
     """Show a bar on standard error; the value is called with (done, total, figures)."""
     rate = TextColumn("{task.fields[rate]}")
     info = TextColumn("[dim]{task.fields[info]}")
-    error = Console(stderr=True, highlight=False)
+    error = aside()
     columns = (
         TextColumn(title),
         BarColumn(),
@@ -81,7 +89,7 @@ def run_bar(seconds: float | None) -> Iterator[Callable[[float, str], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[info]}"),
     )
-    with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
+    with Progress(*columns, console=aside()) as progress:
         task = progress.add_task("running", total=seconds, info="")
         yield lambda elapsed_s, words: progress.update(task, completed=elapsed_s, info=words)
 
@@ -92,10 +100,13 @@ def put_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         put_json(rows)
         return
     table = Table(box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), no_wrap=True)
-    for row in rows:
-        table.add_row(*[escape(_cell(value)) for value in row.values()])
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    for name, column in zip(rows[0], zip(*cells, strict=True), strict=True):
+        widest = max(map(len, (name, *column)))
+        narrow = widest if widest <= NARROW else None
+        table.add_column(name.replace("_", " "), overflow="fold", min_width=narrow)
+    for row in cells:
+        table.add_row(*map(escape, row))
     console().print(table)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.errors import ControllerError
+from controller.errors import ControllerError, PlantFailed
 from controller.interfaces import Clock, Plant
 from controller.ladder import Notify
 from controller.types import Array, Observation, Reason
@@ -25,6 +25,7 @@ class Episodes:
     Attributes:
         last: newest observation; None before the first.
         lost: whether the last look at the plant failed.
+        failure: why the plant cannot go on, as it said; empty while it can.
         lockstep: whether the plant had begun the last episode when ``reset`` returned.
         awaited: lowest episode number that may be acted on.
         completed: episodes seen to their end.
@@ -35,6 +36,7 @@ class Episodes:
         self._seed, self._notify = seed, notify
         self.last: Observation | None = None
         self.lost = self.lockstep = False
+        self.failure = ""
         self.awaited = self.completed = 0
         self._resets = self._reset_ns = 0
 
@@ -71,19 +73,19 @@ class Episodes:
     def look(self) -> Observation | None:
         """Return the newest observation, or the last one known if the plant is lost."""
         try:
-            self.last, self.lost = self._plant.observe(), False
+            self.last, self.lost, self.failure = self._plant.observe(), False, ""
         except (ControllerError, OSError) as error:
             self.lost = True
             self._complain(error)
         return self.last
 
     def send(self, command: Array, tick: int) -> Reason:
-        """Command the plant; return PLANT_LOST if that failed."""
+        """Command the plant; return PLANT_LOST or PLANT_FAILED if that failed."""
         try:
             self._plant.command(command, tick)
         except (ControllerError, OSError) as error:
             self._complain(error)
-            return Reason.PLANT_LOST
+            return Reason.PLANT_FAILED if self.failure else Reason.PLANT_LOST
         return Reason.NONE
 
     def between(self, observation: Observation) -> bool:
@@ -103,4 +105,6 @@ class Episodes:
         return True
 
     def _complain(self, error: Exception) -> None:
+        if isinstance(error, PlantFailed):
+            self.failure = str(error)
         self._notify("plant", f"{type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ ControllerError
 ├── PeerTimeout (TimeoutError)         the other side did not answer in time
 ├── EndpointInUse (OSError)            an address cannot be bound
 ├── PlantLost (ConnectionError)        the plant stopped sending observations
+├── PlantFailed (RuntimeError)         the plant cannot go on, and says why
 ├── LogError (ValueError)              a file is not a run log, or is damaged beyond salvage
 └── DataError (ValueError)             a dataset cannot be used as it is
 """
@@ -43,6 +44,10 @@ class EndpointInUse(ControllerError, OSError):
 
 class PlantLost(ControllerError, ConnectionError):
     """The plant stopped sending observations."""
+
+
+class PlantFailed(ControllerError, RuntimeError):
+    """The plant cannot go on, and says why; a reset may revive it."""
 
 
 class LogError(ControllerError, ValueError):

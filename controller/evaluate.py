@@ -8,7 +8,7 @@ from pathlib import Path
 from controller.interfaces import Plant, Policy
 from controller.log_reader import read_log
 from controller.session import run_lockstep
-from controller.settings import EvalConfig, PolicySettings, RunConfig
+from controller.settings import EvalConfig, PlantSettings, PolicySettings, RunConfig
 from controller.stats import Reference, RunReport, summarise
 
 
@@ -25,6 +25,7 @@ def score(
         seconds=None,
         episodes=config.episodes,
         seed=config.seed,
+        plant=PlantSettings(faults=config.faults),
         policy=PolicySettings(bundle=config.bundle, engine=config.engine, device=config.device),
         loop=config.loop,
     )

@@ -16,7 +16,7 @@ from types import TracebackType
 import msgspec
 
 from controller.config import to_yaml
-from controller.errors import ControllerError
+from controller.errors import ConfigError, ControllerError
 from controller.latency import free_tcp_endpoint
 from controller.process import Child, RuntimeDirectory, StopFlag, Supervisor
 from controller.settings import PolicySettings, RunConfig
@@ -90,9 +90,17 @@ class LiveRun:
     Attributes:
         log: path of the log that is being written.
         policy_endpoint: address of the policy server.
+
+    Raises:
+        ConfigError: faults are given for a plant that is not started here.
     """
 
     def __init__(self, config: RunConfig) -> None:
+        if config.plant.endpoint is not None and config.plant.faults.active:
+            raise ConfigError(
+                f"plant.faults: the plant at {config.plant.endpoint} is not started by this "
+                "run; give them to its server, as in onebeat sim serve faults.noise=0.1"
+            )
         self._config = config
         self._resources = ExitStack()
         self._first_ns = 0
@@ -131,6 +139,8 @@ class LiveRun:
                 f"endpoint={plant}",
                 f"seed={config.seed}",
                 f"sched_fifo={config.loop.sched_fifo}",
+                f"dumps={config.out}",
+                *config.plant.faults.words(),
             )
             self._supervisor.start(Child(command("sim serve", *words), "simulation"))
         if config.policy.endpoint is None:

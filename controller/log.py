@@ -23,6 +23,7 @@ from controller.log_schema import (
     EVENT_TOPIC,
     METADATA,
     OBSERVATION_FLAGS,
+    OBSERVATION_LATENESS,
     OBSERVATION_NUMBERS,
     OBSERVATION_REALS,
     STAGES,
@@ -105,7 +106,7 @@ class LogWriter:
         return self._writer.register_channel(topic, MessageEncoding.Protobuf, schema)
 
     def _put_observation(self, message: Message, observation: Observation) -> None:
-        for name in (*OBSERVATION_NUMBERS, *OBSERVATION_FLAGS):
+        for name in (*OBSERVATION_NUMBERS, *OBSERVATION_FLAGS, *OBSERVATION_LATENESS):
             setattr(message, name, int(getattr(observation, name)))
         for name in OBSERVATION_REALS:
             setattr(message, name, float(getattr(observation, name)))

@@ -10,7 +10,13 @@ import struct
 
 import numpy as np
 
-from controller.log_schema import OBSERVATION_NUMBERS, OBSERVATION_REALS, STAGES, TICK_NUMBERS
+from controller.log_schema import (
+    OBSERVATION_LATENESS,
+    OBSERVATION_NUMBERS,
+    OBSERVATION_REALS,
+    STAGES,
+    TICK_NUMBERS,
+)
 from controller.spec import ArraySpec, Spec
 from controller.types import Array, Mode, Observation, Rung, TickRecord
 
@@ -23,7 +29,10 @@ MAX_TEXT = 4096
 """Longest detail of an event, in bytes."""
 
 _NUMBERS = (*TICK_NUMBERS, "reasons", *(f"{stage}_ns" for stage in STAGES))
-_HEAD = struct.Struct(f"=4B4x{len(_NUMBERS) + len(OBSERVATION_NUMBERS)}q{len(OBSERVATION_REALS)}d")
+_SEEN = (*OBSERVATION_NUMBERS, *OBSERVATION_LATENESS, *OBSERVATION_REALS)
+_HEAD = struct.Struct(
+    f"=4B4x{len(_NUMBERS) + len(_SEEN) - len(OBSERVATION_REALS)}q{len(OBSERVATION_REALS)}d"
+)
 _EVENT = struct.Struct("=BxHq")
 _MAX_VERSION = 255
 
@@ -78,6 +87,8 @@ class TickFrame:
             seen.episode,
             seen.step,
             seen.applied_tick,
+            seen.late_ns,
+            seen.late_steps,
             seen.reward,
             seen.episode_return,
         )
@@ -93,7 +104,7 @@ class TickFrame:
         _, mode, rung, flags, *rest = _HEAD.unpack_from(datagram)
         cut = len(_NUMBERS)
         numbers = dict(zip(_NUMBERS, rest[:cut], strict=True))
-        seen = dict(zip((*OBSERVATION_NUMBERS, *OBSERVATION_REALS), rest[cut:], strict=True))
+        seen = dict(zip(_SEEN, rest[cut:], strict=True))
         *arrays, requested, executed = (view.copy() for view in self._arrays(datagram))
         return TickRecord(
             mode=Mode(mode),

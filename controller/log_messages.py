@@ -24,6 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from controller.log_schema import (
     OBSERVATION_FLAGS,
+    OBSERVATION_LATENESS,
     OBSERVATION_NUMBERS,
     OBSERVATION_REALS,
     STAGES,
@@ -74,7 +75,8 @@ def messages_for(spec: Spec) -> Messages:
 
 def _field_names(spec: Spec) -> tuple[str, ...]:
     """Return field names that also differ without underscores and case, as JSON names do."""
-    taken = {_bare(name) for name in (*OBSERVATION_NUMBERS, *OBSERVATION_FLAGS, *OBSERVATION_REALS)}
+    known = (*OBSERVATION_NUMBERS, *OBSERVATION_FLAGS, *OBSERVATION_REALS, *OBSERVATION_LATENESS)
+    taken = {_bare(name) for name in known}
     names: list[str] = []
     for array in spec.observation:
         stem = re.sub(r"[^0-9A-Za-z_]", "_", array.name)
@@ -98,6 +100,7 @@ def _observation(spec: Spec, fields: tuple[str, ...]) -> DescriptorProto:
         *((name, FieldDescriptorProto.TYPE_SINT64) for name in OBSERVATION_NUMBERS),
         *((name, FieldDescriptorProto.TYPE_BOOL) for name in OBSERVATION_FLAGS),
         *((name, FieldDescriptorProto.TYPE_DOUBLE) for name in OBSERVATION_REALS),
+        *((name, FieldDescriptorProto.TYPE_SINT64) for name in OBSERVATION_LATENESS),
     ]
     message = DescriptorProto(name="Observation")
     message.field.extend(_scalar(name, n, kind) for n, (name, kind) in enumerate(scalars, 1))

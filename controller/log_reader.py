@@ -28,6 +28,7 @@ from controller.log_schema import (
     FORMAT,
     METADATA,
     OBSERVATION_FLAGS,
+    OBSERVATION_LATENESS,
     OBSERVATION_NUMBERS,
     OBSERVATION_REALS,
     STAGES,
@@ -45,7 +46,7 @@ __all__ = ["RunLog", "read_log"]
 _DAMAGE = (McapError, DecodeError, CRCValidationError, struct.error, ValueError, OverflowError)
 _STAGE_FIELDS = tuple(f"{stage}_ns" for stage in STAGES)
 _TICK_FIELDS = (*TICK_NUMBERS, "mode", "rung", *_STAGE_FIELDS)
-_SEEN_FIELDS = (*OBSERVATION_NUMBERS, *OBSERVATION_FLAGS)
+_SEEN_FIELDS = (*OBSERVATION_NUMBERS, *OBSERVATION_FLAGS, *OBSERVATION_LATENESS)
 _OTHER = "is an MCAP file, but not the log of a run"
 
 

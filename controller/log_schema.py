@@ -27,6 +27,8 @@ STAGES = ("wake", "observe", "transport", "queue", "infer", "act", "total")
 OBSERVATION_NUMBERS = ("stamp_ns", "episode", "step", "applied_tick")
 OBSERVATION_FLAGS = ("terminated", "truncated", "success")
 OBSERVATION_REALS = ("reward", "episode_return")
+OBSERVATION_LATENESS = ("late_ns", "late_steps")
+"""Numbers that logs of earlier versions do not have; they read as 0."""
 
 
 class LogHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,7 @@ class LogHeader(msgspec.Struct, frozen=True, kw_only=True):
         safe_action: declared safe command, flattened; None for zeros clipped into the limits.
         config: all settings of the run.
         host: facts of the machine.
+        plant: what the plant says of itself: ``substeps``, ``faults`` that were on.
         created: wall-clock time of the start, ISO 8601; filled in by the writer.
         wall_offset_ns: what to add to a stamp of a record for Unix time, fixed for the run;
             filled in by the writer in real time, 0 in lockstep.
@@ -63,6 +66,7 @@ class LogHeader(msgspec.Struct, frozen=True, kw_only=True):
     safe_action: tuple[float, ...] | None = None
     config: dict[str, Any] = {}
     host: dict[str, Any] = {}
+    plant: dict[str, Any] = {}
     created: str = ""
     wall_offset_ns: int = 0
     format: int = FORMAT

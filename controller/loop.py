@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from controller.episodes import Episodes, episode_seed
-from controller.errors import PlantLost
+from controller.errors import PlantFailed, PlantLost
 from controller.interfaces import Clock, Plant, Policy, Sink
 from controller.ladder import Decision, Ladder, Notices, Patience
 from controller.loop_config import LoopConfig
@@ -132,6 +132,7 @@ class ControlLoop:
 
         Raises:
             PlantLost: the plant was silent for too long. The safe command was sent.
+            PlantFailed: the plant cannot go on; the message is its own.
         """
         self._tick_limit, self._episode_limit = ticks, episodes
         try:
@@ -189,7 +190,7 @@ class ControlLoop:
 
     def _plant_lost(self) -> bool:
         latched = self._ladder.latched or Reason.NONE
-        return bool(latched & (Reason.PLANT_LOST | Reason.STALE))
+        return bool(latched & (Reason.PLANT_LOST | Reason.STALE | Reason.PLANT_FAILED))
 
     def _begin(self) -> bool:
         """Reset the plant and wait for the episode; False when the run ends before it."""
@@ -234,6 +235,10 @@ class ControlLoop:
     def _decide(self, tick: Tick, observation: Observation) -> Decision:
         if self._stop_reason is not None:
             decision = self._ladder.stop()
+        elif self._episodes.failure:
+            self.fault = self.fault or self._episodes.failure
+            self._ladder.latch(Reason.PLANT_FAILED)
+            decision = self._ladder.hold(tick, Reason.PLANT_FAILED)
         elif self._episodes.lost:
             decision = self._ladder.hold(tick, Reason.PLANT_LOST)
         elif self._episodes.between(observation):
@@ -321,8 +326,9 @@ class ControlLoop:
         if self._mode is Mode.FAULT:
             self._fault_index = self._next_index
             self.fault = self.fault or self._describe_fault()
-        details = {Event.SILENT_TOO_LONG: self.fault, Event.OPERATOR_STOP: self._stop_reason}
-        detail = detail or details.get(event) or ""
+            detail = self.fault
+        elif event is Event.OPERATOR_STOP:
+            detail = self._stop_reason or ""
         suffix = f" ({detail})" if detail else ""
         self._event("mode", f"{mode.name} -> {self._mode.name}: {event.value}{suffix}")
         if self._tally:
@@ -348,6 +354,8 @@ class ControlLoop:
                 self._tally.mode(self._mode)
 
     def _verdict(self) -> Outcome:
+        if (self._ladder.latched or Reason.NONE) & Reason.PLANT_FAILED or self._episodes.failure:
+            raise PlantFailed(self.fault or self._episodes.failure)
         if self._plant_lost():
             raise PlantLost(f"{self.fault}; the safe command was sent")
         return self.outcome
@@ -372,7 +380,8 @@ def _event_of(decision: Decision) -> Event:
     if decision.reasons & Reason.OPERATOR:
         return Event.OPERATOR_STOP
     if decision.rung is Rung.STOP:
-        return Event.SILENT_TOO_LONG
+        failed = decision.reasons & Reason.PLANT_FAILED
+        return Event.PLANT_FAILED if failed else Event.SILENT_TOO_LONG
     if decision.reasons & Reason.EPISODE:
         return Event.EPISODE_OVER
     if decision.reasons & Reason.PLANT_LOST:

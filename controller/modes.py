@@ -21,6 +21,8 @@ class Event(StrEnum):
     """The observation is too old or not finite."""
     PLANT_LOST = "plant lost"
     """The plant cannot be reached."""
+    PLANT_FAILED = "plant failed"
+    """The plant cannot go on, and said why."""
     EPISODE_OVER = "episode over"
     """The episode ended and the next has not begun."""
     SILENT_TOO_LONG = "silent too long"
@@ -41,6 +43,7 @@ TRANSITIONS: Final[dict[tuple[Mode, Event], Mode]] = {
     (Mode.HOLD, Event.OBSERVATION_UNUSABLE): Mode.HOLD,
     (Mode.HOLD, Event.PLANT_LOST): Mode.HOLD,
     (Mode.HOLD, Event.EPISODE_OVER): Mode.HOLD,
+    (Mode.HOLD, Event.PLANT_FAILED): Mode.FAULT,
     (Mode.HOLD, Event.SILENT_TOO_LONG): Mode.FAULT,
     (Mode.HOLD, Event.OPERATOR_STOP): Mode.STOPPED,
     (Mode.HOLD, Event.RUN_COMPLETE): Mode.STOPPED,
@@ -49,9 +52,11 @@ TRANSITIONS: Final[dict[tuple[Mode, Event], Mode]] = {
     (Mode.RUN, Event.OBSERVATION_UNUSABLE): Mode.HOLD,
     (Mode.RUN, Event.PLANT_LOST): Mode.HOLD,
     (Mode.RUN, Event.EPISODE_OVER): Mode.HOLD,
+    (Mode.RUN, Event.PLANT_FAILED): Mode.FAULT,
     (Mode.RUN, Event.SILENT_TOO_LONG): Mode.FAULT,
     (Mode.RUN, Event.OPERATOR_STOP): Mode.STOPPED,
     (Mode.RUN, Event.RUN_COMPLETE): Mode.STOPPED,
+    (Mode.FAULT, Event.PLANT_FAILED): Mode.FAULT,
     (Mode.FAULT, Event.SILENT_TOO_LONG): Mode.FAULT,
     (Mode.FAULT, Event.OPERATOR_STOP): Mode.STOPPED,
     (Mode.FAULT, Event.RUN_COMPLETE): Mode.STOPPED,

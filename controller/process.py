@@ -54,6 +54,7 @@ class Child:
         niceness: added to its scheduling priority; 19 yields to everything.
         stdout: file that takes its standard output.
         log: file that takes what else it writes, kept after the end.
+        descriptors: open file descriptors that it inherits, under the same numbers.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Child:
         niceness: int = 0,
         stdout: Path | None = None,
         log: Path | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.args = tuple(args)
         self.name = name
@@ -73,6 +75,7 @@ class Child:
         self._niceness = niceness
         self._stdout = stdout
         self._log = log
+        self._descriptors = tuple(descriptors)
         self._process: subprocess.Popen[bytes] | None = None
         self._captured: IO[bytes] | None = None
         self._tail = b""
@@ -103,6 +106,7 @@ class Child:
                     stderr=self._captured,
                     env=environment,
                     start_new_session=True,
+                    pass_fds=self._descriptors,
                 )
             except OSError as error:
                 self._captured.close()

@@ -6,10 +6,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from controller.report_html import Extras, Picture, number, percentiles, write_html
+from controller.report_html import Extras, Picture, listed, number, percentiles, write_html
 from controller.stats import RunReport
 
 __all__ = ["Extras", "Picture", "print_table", "write_html"]
+
+SHOWN_LATE = 10
 
 
 def print_table(report: RunReport, console: Console) -> None:
@@ -18,6 +20,8 @@ def print_table(report: RunReport, console: Console) -> None:
     if report.mode == "realtime":
         console.print(_stages(report))
     console.print(_rungs(report))
+    if report.late:
+        console.print(_late(report))
 
 
 def _outcome(report: RunReport) -> Table:
@@ -42,6 +46,13 @@ def _outcome(report: RunReport) -> Table:
 
 def _remarks(report: RunReport) -> list[str]:
     remarks = []
+    if report.real_time_factor is not None:
+        late = f"{report.late_steps} physics steps late"
+        worst = max((step.late_us for step in report.late), default=0.0)
+        late += f" (worst {worst / 1e3:.1f} ms)" if report.late else ""
+        remarks.append(f"real-time factor {report.real_time_factor:.4g}, {late}")
+    if report.plant.get("faults"):
+        remarks.append(f"faults: {listed(report.plant['faults'])}")
     if report.skipped:
         remarks.append(f"{report.skipped} of the missed are skipped periods")
     if report.dropped:
@@ -74,4 +85,16 @@ def _rungs(report: RunReport) -> Table:
     table.add_row(*map(str, counts.values()), " → ".join(report.versions) or "-")
     if report.holds_between_episodes:
         table.caption = f"{report.holds_between_episodes} of the holds lie between episodes"
+    return table
+
+
+def _late(report: RunReport) -> Table:
+    table = Table(title="Physics that was late", title_style="bold")
+    for name in ("tick", "episode", "step", "steps", "late by, ms"):
+        table.add_column(name, justify="right")
+    for late in report.late[:SHOWN_LATE]:
+        numbers = (late.tick, late.episode, late.step, late.steps)
+        table.add_row(*map(str, numbers), f"{late.late_us / 1e3:.2f}")
+    if len(report.late) > SHOWN_LATE:
+        table.caption = f"the first {SHOWN_LATE}; the others are in the log"
     return table

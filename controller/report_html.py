@@ -98,6 +98,7 @@ def write_html(
         _section("Stages", _stages(report)),
         *(_figure(picture) for picture in _plots(log)),
         _section("Commands by rung", _rungs(report)),
+        _section("Physics that was late", _late(report)) if report.late else "",
         _section("Policy versions", _versions(report, log)),
         _section("Fine-tuning", _pairs(extras.finetune)) if extras.finetune else "",
         _section("Episodes", _episodes(report)),
@@ -158,6 +159,8 @@ def _cards(report: RunReport) -> str:
         ("deadlines missed", str(report.missed), missed),
         ("p99 of a tick, µs", number(total.p99 if total else None, ",.0f"), ""),
         ("worst tick, µs", number(total.max if total else None, ",.0f"), ""),
+        ("real-time factor", number(report.real_time_factor, ".4g"), ""),
+        ("physics steps late", str(report.late_steps), "bad" if report.late_steps else "good"),
     ]
     tiles = "".join(
         f'<div class="card"><b class="{kind}">{escape(value)}</b>'
@@ -179,6 +182,11 @@ def percentiles(figures: Latency | None) -> list[str]:
     return [f"{n:,.0f}" for n in (figures.p50, figures.p99, figures.p99_9, figures.max)]
 
 
+def listed(facts: Mapping[str, object]) -> str:
+    """Return facts as one line of text."""
+    return ", ".join(f"{name} {_text(value)}" for name, value in facts.items())
+
+
 def number(value: float | None, form: str) -> str:
     """Return a number as text, a dash when there is none."""
     return "-" if value is None else format(value, form)
@@ -190,6 +198,14 @@ def _rungs(report: RunReport) -> str:
     note = f"<p>{report.holds_between_episodes} of the holds lie between episodes.</p>"
     reasons = ", ".join(f"{name} {n}" for name, n in report.reasons.items()) or "none"
     return f"{_table(['rung', 'ticks', 'share'], rows)}{note}<p>Reasons: {escape(reasons)}.</p>"
+
+
+def _late(report: RunReport) -> str:
+    rows = [
+        [*map(str, (late.tick, late.episode, late.step, late.steps)), f"{late.late_us / 1e3:.2f}"]
+        for late in report.late
+    ]
+    return _table(["tick", "episode", "step", "steps", "late by, ms"], rows)
 
 
 def _versions(report: RunReport, log: RunLog) -> str:
@@ -216,6 +232,10 @@ def _facts(report: RunReport, log: RunLog) -> dict[str, object]:
     if log.damage:
         facts["log damage"] = log.damage
     facts |= {"skipped periods": report.skipped, "records dropped": report.dropped}
+    if "substeps" in report.plant:
+        facts["commands can act"] = f"{report.plant['substeps']} times per control step"
+    if report.plant.get("faults"):
+        facts["faults"] = listed(report.plant["faults"])
     return facts | {str(name): value for name, value in log.header.host.items()}
 
 

@@ -54,6 +54,8 @@ class RunLog:
         terminated: (T,) the task ended in this observation.
         truncations: (T,) the episode was cut by time in this observation.
         success: (T,) the task's success flag.
+        late_ns: (T,) how much too late the plant had the step ready; 0 when in time.
+        late_steps: (T,) late steps since the plant was started.
     """
 
     path: Path
@@ -83,6 +85,8 @@ class RunLog:
     terminated: Flags
     truncations: Flags
     success: Flags
+    late_ns: Ints
+    late_steps: Ints
 
     def __len__(self) -> int:
         return len(self.tick)
@@ -130,6 +134,8 @@ class RunLog:
             truncated=bool(self.truncations[row]),
             success=bool(self.success[row]),
             applied_tick=int(self.applied_tick[row]),
+            late_ns=int(self.late_ns[row]),
+            late_steps=int(self.late_steps[row]),
         )
 
     def record(self, row: int) -> TickRecord:
@@ -165,7 +171,8 @@ class RunLog:
 
         ``info`` holds ``tick``, ``episode``, ``rung``, ``steps`` (plant steps covered),
         ``policy_acted`` (the command is the policy's answer, at most clipped or slowed) and
-        ``applied`` (the plant reports to have applied this very command).
+        ``applied`` (this very command was the newest that acted before the next observation;
+        for the first part of the step it may have been the one before).
         """
         flat = self.flat_observations()
         rows, cut = pair_rows(

@@ -6,12 +6,14 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import msgspec
 
 from controller.clients import RemotePlant, RemotePolicy
 from controller.clock import MonotonicClock, VirtualClock
-from controller.errors import ControllerError
+from controller.control import control
+from controller.errors import ControllerError, Refused
 from controller.interfaces import Plant, Policy
 from controller.log import McapSink
 from controller.log_schema import LogHeader, host_facts
@@ -27,13 +29,16 @@ class LatchedStop(ControllerError, RuntimeError):
     """The loop ended on its latched stop."""
 
 
-def header(config: RunConfig, spec: Spec, bundles: Mapping[str, str]) -> LogHeader:
+def header(
+    config: RunConfig, spec: Spec, bundles: Mapping[str, str], plant: Mapping[str, Any]
+) -> LogHeader:
     """Describe a run for its log.
 
     Args:
         config: settings of the run, with addresses filled in.
         spec: the plant's.
         bundles: where each policy version known at the start is kept.
+        plant: what the plant says of itself.
     """
     return LogHeader(
         spec=spec,
@@ -48,6 +53,7 @@ def header(config: RunConfig, spec: Spec, bundles: Mapping[str, str]) -> LogHead
         safe_action=config.loop.safe_action,
         config=msgspec.to_builtins(config),
         host=host_facts(),
+        plant=dict(plant),
     )
 
 
@@ -71,7 +77,8 @@ def run_realtime(config: RunConfig, replica: Policy | None) -> None:
         plant.connect(config.plant.connect_timeout_s)
         policy = RemotePolicy(config.policy.endpoint, plant.spec, clock, client_name=config.task)
         policy.connect(config.policy.connect_timeout_s)
-    about = header(config, plant.spec, {policy.version: config.policy.bundle})
+    facts = plant_facts(config.plant.endpoint, config.plant.connect_timeout_s)
+    about = header(config, plant.spec, {policy.version: config.policy.bundle}, facts)
     sink = ProcessSink(Path(config.out) / "log.mcap", about)
     with StatusBoard(Path(config.out) / "status.bin", create=True) as status:
         loop = ControlLoop(
@@ -102,13 +109,23 @@ def run_realtime(config: RunConfig, replica: Policy | None) -> None:
 def run_lockstep(config: RunConfig, plant: Plant, policy: Policy, log: Path) -> None:
     """Run plant and policy in this process under a virtual clock, logging to ``log``."""
     clock = VirtualClock()
-    about = header(config, plant.spec, {policy.version: config.policy.bundle})
+    facts = {"faults": config.plant.faults.facts()}
+    about = header(config, plant.spec, {policy.version: config.policy.bundle}, facts)
     sink = McapSink(log, about)
     loop = ControlLoop(plant, policy, sink, clock, config.loop, seed=config.seed)
     try:
         loop.run(ticks=_ticks(config, plant.spec), episodes=config.episodes)
     finally:
         sink.close()
+
+
+def plant_facts(endpoint: str, timeout_s: float) -> dict[str, Any]:
+    """Ask a plant's server what it says of itself beside its spec: substeps, faults."""
+    try:
+        facts = control(endpoint, "ready", timeout_s=timeout_s)
+    except Refused:
+        return {}
+    return {name: facts[name] for name in facts if name not in ("task", "spec")}
 
 
 def _ticks(config: RunConfig, spec: Spec) -> int | None:

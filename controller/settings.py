@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from controller.fault_settings import FaultsConfig
 from controller.loop import LoopConfig
 from controller.ranges import Count, Device, Engine, Positive, Seed
 
@@ -16,10 +17,12 @@ class PlantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         endpoint: address of a running plant; null starts a simulation of the task.
         connect_timeout_s: how long to wait for it.
+        faults: delays, losses, noise and frozen sensors of the simulation; none by default.
     """
 
     endpoint: str | None = None
     connect_timeout_s: Positive = 20.0
+    faults: FaultsConfig = FaultsConfig()
 
 
 class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +82,7 @@ class EvalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         engine: numpy or torch.
         device: cpu, or cuda with engine torch.
         loop: the control loop, for its safety limits.
+        faults: delays, losses, noise and frozen sensors of the plant; none by default.
     """
 
     bundle: str = "runs/demo/bundles"
@@ -88,6 +92,7 @@ class EvalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine = "numpy"
     device: Device = "cpu"
     loop: LoopConfig = LoopConfig()
+    faults: FaultsConfig = FaultsConfig()
 
 
 class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,22 +114,60 @@ class ShowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Describe a log, a bundle or a dataset.
 
     Attributes:
-        path: the file or directory.
+        path: the file or directory, or the name of a dataset.
+        out: PNG to draw a dataset into; null for one beside it.
     """
 
     path: str = "runs/demo/log.mcap"
+    out: str | None = None
 
 
 class InspectConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Look at a dataset.
 
     Attributes:
-        path: an HDF5 file in D4RL's layout, or a run log.
-        task: task the file must be of, for its reference scores; null for the file's own.
+        path: an HDF5 file in D4RL's layout, a run log, a Minari dataset, a directory of these,
+            or the name of a published dataset.
+        task: task the data must be of, for its limits and reference scores; null for the
+            data's own.
+        out: PNG to draw it into; null for no picture.
     """
 
     path: str = "runs/demo/data.hdf5"
     task: str | None = None
+    out: str | None = None
+
+
+class ExportConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Write a dataset in another layout.
+
+    Attributes:
+        path: the dataset; see ``onebeat data inspect --help``.
+        out: file (D4RL) or directory (Minari, named NAME-vN) to write.
+        format: d4rl or minari; auto goes by the ending of ``out``.
+        task: task the data must be of; null for the data's own.
+    """
+
+    path: str = "runs/demo/data.hdf5"
+    out: str = "runs/data/export.hdf5"
+    format: Literal["auto", "d4rl", "minari"] = "auto"
+    task: str | None = None
+
+
+class FetchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Download a published D4RL dataset, or check the one that is there.
+
+    Attributes:
+        name: the dataset, such as hopper-medium-v2.
+        url: address below which D4RL's paths lie; null for that in ONEBEAT_DATA_URL, else
+            D4RL's own.
+        directory: where to keep it; null for that in ONEBEAT_DATASETS, else in the user's data
+            directory. Datasets elsewhere are not found by name.
+    """
+
+    name: str = "hopper-medium-v2"
+    url: str | None = None
+    directory: str | None = None
 
 
 class LatencyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -12,6 +12,7 @@ from controller.log_schema import STAGES
 from controller.run_log import RunLog
 from controller.types import Reason, Rung
 
+MAX_LATE = 100
 Reference = tuple[float, float]
 """Mean return of the random and of the expert policy: 0 and 100 on the normalised scale."""
 
@@ -33,6 +34,24 @@ class Rungs(msgspec.Struct, frozen=True):
     local: int = 0
     hold: int = 0
     stop: int = 0
+
+
+class LateStep(msgspec.Struct, frozen=True):
+    """Physics that was not ready at the end of its control step, as the loop saw it.
+
+    Attributes:
+        tick: tick that saw it first.
+        episode: episode of its observation.
+        step: step of its observation.
+        steps: late steps since the tick before; more than 1 where the loop missed some.
+        late_us: the largest lateness among them.
+    """
+
+    tick: int
+    episode: int
+    step: int
+    steps: int
+    late_us: float
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "return"}):
@@ -62,6 +81,12 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
         holds_between_episodes: ticks that held because an episode was over.
         episode_returns: return of each complete episode.
         reasons: ticks by name of the reason; a tick may have several.
+        real_time_factor: plant time per wall-clock time within the episodes, by the plant's own
+            stamps; None in lockstep and without two observations.
+        late_steps: control steps that the plant's physics had not ready in time.
+        late: the first ``MAX_LATE`` ticks that saw such steps.
+        plant: what the plant says of itself: times per control step at which a command can
+            begin to act (``substeps``), and the ``faults`` that were on.
     """
 
     rate_hz: float
@@ -85,6 +110,10 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
     holds_between_episodes: int
     episode_returns: list[float]
     reasons: dict[str, int]
+    real_time_factor: float | None
+    late_steps: int
+    late: list[LateStep]
+    plant: dict[str, Any]
 
 
 def summarise(log: RunLog, reference: Reference | None = None) -> RunReport:
@@ -125,6 +154,10 @@ def summarise(log: RunLog, reference: Reference | None = None) -> RunReport:
             for reason in Reason
             if reason.name and (log.reasons & reason != 0).any()
         },
+        real_time_factor=_real_time_factor(log),
+        late_steps=int(log.late_steps[-1] - log.late_steps[0]) if len(log) else 0,
+        late=_late_steps(log),
+        plant=log.header.plant,
     )
 
 
@@ -170,6 +203,29 @@ def _rate_hz(log: RunLog) -> float:
     span_ns = int(log.sent_ns[-1]) - int(log.sent_ns[0])
     periods = int(log.tick[-1]) - int(log.tick[0]) - int(skipped_after(log).sum())
     return periods * 1e9 / span_ns if span_ns > 0 else 0.0
+
+
+def _real_time_factor(log: RunLog) -> float | None:
+    if log.header.mode == "lockstep" or len(log) < 2:
+        return None
+    within = (np.diff(log.episode) == 0) & ~log.done[:-1]
+    stamps_ns = np.diff(log.stamp_ns)[within].sum()
+    steps = np.diff(log.step)[within].sum()
+    return float(steps * log.header.spec.period_ns / stamps_ns) if stamps_ns > 0 else None
+
+
+def _late_steps(log: RunLog) -> list[LateStep]:
+    counts = np.diff(log.late_steps, prepend=log.late_steps[:1])
+    rows = np.flatnonzero(counts > 0)[:MAX_LATE]
+    columns = zip(
+        log.tick[rows].tolist(),
+        log.episode[rows].tolist(),
+        log.step[rows].tolist(),
+        counts[rows].tolist(),
+        (log.late_ns[rows] / 1e3).tolist(),
+        strict=True,
+    )
+    return [LateStep(*values) for values in columns]
 
 
 def _score(returns: list[float], reference: Reference | None) -> float | None:

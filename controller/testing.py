@@ -10,7 +10,7 @@ import numpy as np
 
 from controller.clock import VirtualClock
 from controller.conformance import check_plant, check_policy
-from controller.errors import PeerTimeout, PlantLost, Refused, WireError
+from controller.errors import PeerTimeout, PlantFailed, PlantLost, Refused, WireError
 from controller.interfaces import Clock
 from controller.spec import ArraySpec, Spec
 from controller.types import ActionChunk, Array, Observation, Request, TickRecord
@@ -27,7 +27,7 @@ __all__ = [
     "example_spec",
 ]
 
-PlantFault = Literal["lost", "stall", "nan", "drop"]
+PlantFault = Literal["lost", "failed", "stall", "nan", "drop"]
 PolicyOutcome = Literal[
     "ok", "late", "silent", "refused", "timeout", "garbage", "crash", "bug",
     "nan", "shape", "dtype", "tick",
@@ -66,8 +66,9 @@ class FakePlant:
         episode_steps: steps after which an episode is truncated.
         terminate_at: step at which every episode is terminated; None for never.
         faults: by number of commands received with a tick of 0 or more: what happens until the
-            next one. ``lost`` makes ``observe`` raise, ``stall`` shows the observation before,
-            ``nan`` shows one that is not finite, ``drop`` ignores the next command.
+            next one. ``lost`` and ``failed`` make ``observe`` raise, ``stall`` shows the
+            observation before, ``nan`` shows one that is not finite, ``drop`` ignores the next
+            command.
 
     Attributes:
         commands: (tick, action) of every command received.
@@ -117,6 +118,8 @@ class FakePlant:
         fault = self._fault()
         if fault == "lost":
             raise PlantLost("scripted")
+        if fault == "failed":
+            raise PlantFailed("scripted failure")
         if fault == "stall" and self._shown is not None:
             return self._shown
         self._shown = self._now

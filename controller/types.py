@@ -50,6 +50,8 @@ class Reason(IntFlag):
     """The plant stopped sending observations."""
     OPERATOR = 512
     """Somebody asked for the stop."""
+    PLANT_FAILED = 1024
+    """The plant cannot go on, and said why."""
 
 
 class Mode(IntEnum):
@@ -76,7 +78,10 @@ class Observation:
         terminated: the task ended here; the state has no successor.
         truncated: the episode was cut here by time; the state has a successor.
         success: the task's own success flag, sticky within an episode.
-        applied_tick: tick of the command that the last plant step applied; -1 before any.
+        applied_tick: tick of the newest command that the last plant step applied; -1 before any.
+        late_ns: how much too late the plant had this step ready, 0 when in time; the largest
+            such time since the observation that was looked at before this one.
+        late_steps: steps that were late since the plant was started.
     """
 
     arrays: tuple[Array, ...]
@@ -89,6 +94,8 @@ class Observation:
     truncated: bool = False
     success: bool = False
     applied_tick: int = -1
+    late_ns: int = 0
+    late_steps: int = 0
 
     @property
     def done(self) -> bool:

@@ -15,9 +15,9 @@ import numpy as np
 
 from controller.errors import SpecMismatch, WireError
 from controller.spec import ArraySpec, Spec
-from controller.types import Array
+from controller.types import Array, Observation
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_HEADER_BYTES = 64 * 1024
 MAX_SPEC_BYTES = 60 * 1024
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -145,6 +145,56 @@ class State(Message, frozen=True, tag="state"):
     truncated: bool
     success: bool
     applied_tick: TickOrNone
+    late_ns: Count = 0
+    late_steps: Count = 0
+
+    @classmethod
+    def of(cls, observation: Observation, stamp_ns: int) -> State:
+        """Return the header that carries ``observation``, stamped ``stamp_ns``."""
+        return cls(
+            episode=int(observation.episode),
+            step=int(observation.step),
+            stamp_ns=stamp_ns,
+            reward=float(observation.reward),
+            episode_return=float(observation.episode_return),
+            terminated=bool(observation.terminated),
+            truncated=bool(observation.truncated),
+            success=bool(observation.success),
+            applied_tick=int(observation.applied_tick),
+            late_ns=int(observation.late_ns),
+            late_steps=int(observation.late_steps),
+        )
+
+    def observation(self, arrays: tuple[Array, ...]) -> Observation:
+        """Return the observation that this header and ``arrays`` are."""
+        return Observation(
+            arrays=arrays,
+            stamp_ns=self.stamp_ns,
+            episode=self.episode,
+            step=self.step,
+            reward=self.reward,
+            episode_return=self.episode_return,
+            terminated=self.terminated,
+            truncated=self.truncated,
+            success=self.success,
+            applied_tick=self.applied_tick,
+            late_ns=self.late_ns,
+            late_steps=self.late_steps,
+        )
+
+
+class Failure(Message, frozen=True, tag="failure"):
+    """The plant cannot go on, and why; said instead of a state until a reset revives it.
+
+    Attributes:
+        episode: the episode it failed in.
+        code: ``unstable``: the simulation broke down.
+        detail: one line for people.
+    """
+
+    episode: Count
+    code: Name
+    detail: Text
 
 
 class Command(Message, frozen=True, tag="command"):
@@ -192,6 +242,7 @@ AnyMessage = (
     | Answer
     | Reject
     | State
+    | Failure
     | Command
     | Reset
     | Bye

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.errors import DataError
+from controller.errors import ConfigError, DataError
 from controller.spec import Spec
 from controller.transitions import Transitions, flatten
 from controller.types import Array
@@ -126,6 +126,33 @@ def fit(transitions: Transitions, spec: Spec, arrays: Sequence[str] | None = Non
         scale=np.where(scale > SMALLEST_SCALE * scale.max(initial=0.0), scale, 1.0),
         centre=(top + bottom) / 2.0,
         span=np.where(span > 0.0, span, 1.0),
+        low=low,
+        high=high,
+        action_shape=spec.action.shape,
+        action_dtype=spec.action.dtype,
+    )
+
+
+def of_limits(spec: Spec) -> Codec:
+    """Return the codec of a policy that sees observations as they are.
+
+    Raises:
+        ConfigError: an element of the action has no limits.
+    """
+    names, columns = select(spec, None)
+    low, high = (limit.reshape(-1) for limit in spec.action.bounds())
+    if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+        raise ConfigError(
+            f"{spec.task}: {spec.action.name} is not limited in every element; expected a task "
+            "with a low and a high limit for each"
+        )
+    return Codec(
+        arrays=names,
+        columns=columns,
+        mean=np.zeros(len(columns)),
+        scale=np.ones(len(columns)),
+        centre=(high + low) / 2.0,
+        span=(high - low) / 2.0,
         low=low,
         high=high,
         action_shape=spec.action.shape,

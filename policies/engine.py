@@ -21,6 +21,7 @@ from controller.spec import Spec
 from controller.types import ActionChunk, Array, Observation, Request
 from policies.bundle import Arrays, Bundle, Draft, Manifest, load_bundle
 from policies.codec import Codec
+from policies.engine_gaussian import ALGORITHM, NumpyGaussian, torch_gaussian
 from policies.engine_numpy import NumpySampler
 from policies.errors import BundleError
 
@@ -66,11 +67,16 @@ def make_sampler(
         BundleError: the arrays do not fit the network, or ``device`` is not there.
     """
     recipe = (weights, about.network, about.preconditioning, about.levels)
+    gaussian = (weights, len(about.network.hidden), about.sampler.temperature)
     try:
         if engine == "numpy":
             if device != "cpu":
                 raise BundleError(f"engine numpy runs on cpu, not on {device}: use engine=torch")
+            if about.algorithm == ALGORITHM:
+                return NumpyGaussian(*gaussian)
             return NumpySampler(*recipe, about.sampler.temperature)
+        if about.algorithm == ALGORITHM:
+            return torch_gaussian(*gaussian, device)
         from policies.engine_torch import TorchSampler
 
         return TorchSampler(*recipe, about.sampler.temperature, device)

@@ -23,7 +23,7 @@ from policies.algos.consistency_bc import ConsistencyLoss, Info, follow
 from policies.codec import Codec
 from policies.diffusion.precond import Precondition
 from policies.engine import golden
-from policies.errors import TrainingDiverged
+from policies.errors import BundleError, TrainingDiverged
 from policies.nets import Denoiser, TwinCritic
 from policies.settings import ConsistencySettings, FinetuneConfig
 from policies.train import (
@@ -36,6 +36,7 @@ from policies.train import (
     write_metrics,
 )
 
+IMPROVABLE = ("consistency_bc", "consistency_ac")
 ACTED = "policy_acted"
 """Column of a log's transitions: whether the action that was executed is the policy's own."""
 
@@ -76,11 +77,11 @@ def finetune(
         policy, ``loss`` (L_c), ``levels`` and ``q_policy``.
 
     Raises:
-        BundleError: the parent is damaged.
+        BundleError: the parent is damaged, or no consistency policy.
         DataError: data of another robot, or nothing to imitate.
         TrainingDiverged: a loss is no longer finite.
     """
-    source = bundle.load_bundle(parent or config.parent)
+    source = _improvable(parent or config.parent)
     for part in (logs, *([] if offline is None else [offline])):
         require_robot(part, source.spec)
     store = out or Path(config.out)
@@ -98,6 +99,16 @@ def finetune(
         path = bundle.publish(run.save(store), store)
     made = {"bundle": str(path), "version_after": path.name, "seconds": budget.elapsed_s()}
     return run.facts() | made
+
+
+def _improvable(path: Path | str) -> bundle.Bundle:
+    source = bundle.load_bundle(path)
+    if source.manifest.algorithm not in IMPROVABLE:
+        raise BundleError(
+            f"{source.path}: learned by {source.manifest.algorithm}; Consistency-AC improves "
+            f"what was learned by {' or '.join(IMPROVABLE)}"
+        )
+    return source
 
 
 class _Budget:

@@ -221,6 +221,64 @@ class FinetuneConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("updates and seconds are both null: set at least one")
 
 
+class SacConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Learn a policy in simulation with soft actor-critic, and keep what it went through.
+
+    Attributes:
+        task: name of the task; see ``onebeat sim list``.
+        out: directory that receives ``sac_snapshot_00.npz`` and on, ``replay.hdf5``,
+            ``snapshots.json``, ``metrics.jsonl`` and the bundle; empty for ``runs/sac/TASK``. A
+            run that was stopped there goes on.
+        seed: seed of everything.
+        steps: control steps, all copies together.
+        copies: copies of the task that are stepped together.
+        processes: processes they are stepped in, the learner's among them; null for as many as
+            there are processors. More than one pays where the simulation is slow: an update
+            takes some 6 ms.
+        start_steps: steps with actions drawn evenly, before the first update.
+        updates_per_step: gradient updates for each control step.
+        batch: rows per update.
+        hidden: width of each hidden layer of policy and critics.
+        learning_rate: of policy, critics and temperature.
+        discount: of future reward, per control step.
+        tau: share of the critics that enters their targets in each update.
+        temperature: weight of the entropy, kept; null learns it.
+        target_entropy: entropy that a learned temperature aims at, in nats of actions within
+            [-1, 1]; null for minus the number of action elements.
+        capacity: newest steps that are learned from and kept in ``replay.hdf5``.
+        snapshots: policies kept, evenly over the run, the untrained one first.
+        evaluate_episodes: episodes each snapshot is scored over; 0 for none.
+        save_every: steps of each copy after which, at the latest, the state is saved and every
+            copy begins a new episode; several times the length of an episode.
+        device: where the networks live; cpu or cuda.
+        threads: CPU threads of the learner.
+        log_every: steps between two lines of metrics.
+    """
+
+    task: str = ""
+    out: str = ""
+    seed: Seed = 0
+    steps: Count = 300_000
+    copies: Count = 4
+    processes: Annotated[int, msgspec.Meta(ge=0)] | None = 1
+    start_steps: Annotated[int, msgspec.Meta(ge=0)] = 5_000
+    updates_per_step: Positive = 1.0
+    batch: Count = 256
+    hidden: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] = (256, 256)
+    learning_rate: Positive = 3e-4
+    discount: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.99
+    tau: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.005
+    temperature: Positive | None = None
+    target_entropy: float | None = None
+    capacity: Count = 1_000_000
+    snapshots: Annotated[int, msgspec.Meta(ge=2, le=100)] = 11
+    evaluate_episodes: Annotated[int, msgspec.Meta(ge=0)] = 10
+    save_every: Count = 5_000
+    device: Device = "cpu"
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    log_every: Count = 1_000
+
+
 class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Serve a policy.
 

@@ -55,12 +55,13 @@ def write(family: str, found: tuple[Entry, ...], directory: Path) -> Path:
 
 def main() -> int:
     """Survey the packages and write every catalogue."""
-    from sim import dmc_env, robotics_env
+    from sim.dmc_env import survey as survey_dm_control
+    from sim.robotics_env import survey as survey_robotics
 
     directory = Path(__file__).parent / "catalogues"
     directory.mkdir(exist_ok=True)
-    write("dm_control", dmc_env.survey(), directory)
-    write("gymnasium_robotics", robotics_env.survey(), directory)
+    write("dm_control", survey_dm_control(), directory)
+    write("gymnasium_robotics", survey_robotics(), directory)
     return 0
 
 

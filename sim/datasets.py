@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.errors import ConfigError
 from controller.transitions import Transitions, layout_of
+from sim.d4rl.maze2d import MAZE2D
 from sim.pointmaze import MAZE_TASKS, RATE_HZ, Floats, MazeEnv, maze_spec, maze_task
 from sim.settings import CollectConfig
 from sim.waypoints import WaypointController
+
+if TYPE_CHECKING:
+    from sim.d4rl.maze2d_drive import Maze2dDrive
 
 REPORT_STEPS = 1000
 """Steps between two reports of progress."""
@@ -44,18 +48,26 @@ def collect(config: CollectConfig, on_progress: Progress | None = None) -> Trans
     Raises:
         ConfigError: the task has no scripted controller.
     """
-    if config.task not in MAZE_TASKS:
-        raise ConfigError(
-            f"task: {config.task} has no scripted controller; those that have: "
-            f"{', '.join(MAZE_TASKS)}"
-        )
-    drive = _Drive(config)
+    drive = _drive_of(config)
     for done in range(1, config.steps + 1):
         drive.step(done - 1)
         if on_progress and (done % REPORT_STEPS == 0 or done == config.steps):
             on_progress(done, config.steps)
     drive.close()
     return drive.transitions()
+
+
+def _drive_of(config: CollectConfig) -> _Drive | Maze2dDrive:
+    if config.task in MAZE2D:
+        from sim.d4rl.maze2d_drive import Maze2dDrive
+
+        return Maze2dDrive(config)
+    if config.task in MAZE_TASKS:
+        return _Drive(config)
+    raise ConfigError(
+        f"task: {config.task} has no scripted controller; those that have: "
+        f"{', '.join((*MAZE_TASKS, *MAZE2D))}"
+    )
 
 
 class _Drive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,6 +78,7 @@ class Substepped(Protocol):
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Keep what gymnasium-robotics says on import about other environments off the screen."""
-    with contextlib.redirect_stderr(io.StringIO()):
+    """Keep off the screen what packages say on import: of other environments, of no display."""
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield

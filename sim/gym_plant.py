@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from controller.clock import VirtualClock
 from controller.errors import PlantLost
 from controller.interfaces import Clock
-from controller.spec import ArraySpec, DType, Spec
+from controller.safety import is_finite
+from controller.spec import Spec
 from controller.types import Array, Observation
-from sim.env import Env
-from sim.errors import ActionMismatch, EpisodeOver
-
-if TYPE_CHECKING:
-    from gymnasium.spaces import Space
-
-
-def reported_success(info: Mapping[str, Any]) -> bool:
-    """Return the environment's own ``success`` flag, False where it has none."""
-    return bool(info.get("success", False))
+from sim.env import Env, Substepped
+from sim.errors import ActionMismatch, EpisodeOver, SimulationUnstable
+from sim.stepper import Stepper, reported_success
 
 
 class GymPlant:
@@ -42,6 +37,13 @@ class GymPlant:
         clock: stamps the observations. None keeps a virtual clock that advances by one period
             a step.
         success: tells success from the information of a reset or a step.
+        physics_steps: physics steps of one control step.
+        dumps: directory for the states before the simulation became unstable.
+
+    Attributes:
+        stepper: the environment and its counts.
+        physics_steps: physics steps of one control step between which the command can change;
+            1 where the environment is not ``Substepped``.
     """
 
     def __init__(
@@ -53,14 +55,25 @@ class GymPlant:
         seed: int = 0,
         clock: Clock | None = None,
         success: Callable[[Mapping[str, Any]], bool] = reported_success,
+        physics_steps: int = 1,
+        dumps: Path | str = "runs/unstable",
     ) -> None:
-        self._env: Env | None = make_env()
+        env: object = make_env()
+        self.stepper = Stepper(
+            cast("Env", env), spec, episode_steps=episode_steps, success=success, dumps=dumps
+        )
+        self.physics_steps = physics_steps if isinstance(env, Substepped) else 1
         self._spec = spec
-        self._episode_steps = episode_steps
+        self._closed = False
         self._first_seed: int | None = seed
         self._own_clock = VirtualClock() if clock is None else None
         self._clock = clock or self._own_clock or VirtualClock()
-        self._success = success
+        # Looked up once: a spec's properties compute, and this is the path of every step.
+        self._period_ns = spec.period_ns
+        self._action_shape, self._action_dtype = spec.action.shape, np.dtype(spec.action.dtype)
+        self._wanted = tuple((a.name, a.shape, np.dtype(a.dtype)) for a in spec.observation)
+        plain = len(self._action_shape) == 1 and self._action_dtype.kind == "f"
+        self._is_finite = _is_finite_vector if plain else is_finite
         self._now: Observation | None = None
 
     @property
@@ -75,20 +88,27 @@ class GymPlant:
         Raises:
             PlantLost: the plant is closed.
         """
-        if self._env is None:
-            raise PlantLost(f"{self._spec.task}: the plant is closed")
-        return self._env
+        if self._closed:
+            raise self._absent()
+        return self.stepper.env
 
     def reset(self, seed: int | None = None) -> None:
-        """Begin an episode, determined by ``seed`` where one is given."""
+        """Begin an episode, determined by ``seed`` where one is given.
+
+        Raises:
+            SimulationUnstable: the first observation is not finite.
+            PlantLost: the plant is closed.
+        """
+        if self._closed:
+            raise self._absent()
         seed = self._first_seed if seed is None else seed
-        self._first_seed = None
-        observation, info = self.env.reset(seed=seed)
+        self._first_seed = self._now = None
+        arrays = self.stepper.begin(seed, self._arrays)
         self._now = Observation(
-            arrays=self._arrays(observation),
+            arrays=arrays,
             stamp_ns=self._clock.now_ns(),
-            episode=0 if self._now is None else self._now.episode + 1,
-            success=self._success(info),
+            episode=self.stepper.episode,
+            success=self.stepper.success,
         )
 
     def observe(self) -> Observation:
@@ -97,8 +117,12 @@ class GymPlant:
         Raises:
             EpisodeOver: the plant was never reset.
             PlantLost: the plant is closed.
+            SimulationUnstable: the last step broke the simulation; reset it.
         """
-        return self._running(self.env)[1]
+        now = self._now
+        if now is None or self._closed:
+            raise self._absent()
+        return now
 
     def command(self, action: Array, tick: int) -> None:
         """Step the environment once.
@@ -107,111 +131,82 @@ class GymPlant:
             ActionMismatch: the action has another shape than the spec's, or is not finite.
             EpisodeOver: the episode has ended, or none has begun.
             PlantLost: the plant is closed.
+            SimulationUnstable: this step or an earlier one broke the simulation; reset it.
         """
-        env, last = self._running(self.env)
-        if last.done:
+        last, stepper = self._now, self.stepper
+        if last is None or self._closed:
+            raise self._absent()
+        if last.terminated or last.truncated:
             raise EpisodeOver(
                 f"{self._spec.task}: episode {last.episode} ended at step {last.step}; reset first"
             )
-        observation, reward, terminated, _, info = env.step(self._checked(action))
+        given = np.array(action, self._action_dtype)
+        if given.shape != self._action_shape or not self._is_finite(given):
+            raise self._mismatch(given)
+        try:
+            arrays = stepper.advance(given, self._arrays)
+        except SimulationUnstable:
+            self._now = None
+            raise
         if self._own_clock:
-            self._own_clock.advance(self._spec.period_ns)
-        step, terminated = last.step + 1, bool(terminated)
+            self._own_clock.advance(self._period_ns)
         self._now = Observation(
-            arrays=self._arrays(observation),
-            stamp_ns=self._clock.now_ns(),
-            episode=last.episode,
-            step=step,
-            reward=float(reward),
-            episode_return=last.episode_return + float(reward),
-            terminated=terminated,
-            truncated=not terminated and step >= self._episode_steps,
-            success=last.success or self._success(info),
-            applied_tick=tick,
+            arrays,
+            self._clock.now_ns(),
+            stepper.episode,
+            stepper.step,
+            stepper.reward,
+            stepper.episode_return,
+            stepper.terminated,
+            stepper.truncated,
+            stepper.success,
+            tick,
         )
 
     def close(self) -> None:
         """Release the environment; safe to call twice."""
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        if not self._closed:
+            self._closed = True
+            self.stepper.env.close()
 
-    def _running(self, env: Env) -> tuple[Env, Observation]:
-        if self._now is None:
-            raise EpisodeOver(f"{self._spec.task}: no episode has begun; reset first")
-        return env, self._now
+    @property
+    def between(self) -> Callable[[], Array] | None:
+        """See :class:`sim.env.Substepped`; None where the environment is not."""
+        env: object = self.stepper.env
+        return env.between if isinstance(env, Substepped) else None
 
-    def _checked(self, action: Array) -> Array:
-        wanted = self._spec.action
-        given = np.array(action, dtype=wanted.dtype)
-        if given.shape != wanted.shape:
-            raise ActionMismatch(
-                f"{self._spec.task}: action has shape {given.shape}, expected {wanted.shape}"
-            )
-        if not np.isfinite(given).all():
-            raise ActionMismatch(f"{self._spec.task}: action is not finite: {given.tolist()}")
-        return given
+    @between.setter
+    def between(self, callback: Callable[[], Array] | None) -> None:
+        env: object = self.stepper.env
+        assert isinstance(env, Substepped), f"{self._spec.task} has no substeps"
+        env.between = callback
+
+    def _absent(self) -> EpisodeOver | PlantLost | SimulationUnstable:
+        if self._closed:
+            return PlantLost(f"{self._spec.task}: the plant is closed")
+        if self.stepper.failure:
+            return SimulationUnstable(self.stepper.failure)
+        return EpisodeOver(f"{self._spec.task}: no episode has begun; reset first")
+
+    def _mismatch(self, given: Array) -> ActionMismatch:
+        if given.shape == self._action_shape:
+            return ActionMismatch(f"{self._spec.task}: action is not finite: {given.tolist()}")
+        return ActionMismatch(
+            f"{self._spec.task}: action has shape {given.shape}, expected {self._action_shape}"
+        )
 
     def _arrays(self, observation: Any) -> tuple[Array, ...]:  # noqa: ANN401
-        wanted = self._spec.observation
-        if not isinstance(observation, Mapping):
-            return (_frozen(observation, wanted[0]),)
-        return tuple(_frozen(observation[array.name], array) for array in wanted)
+        # Exact types first: they are a fifth of the price of a check against Mapping.
+        named = type(observation) is not np.ndarray and isinstance(observation, (dict, Mapping))
+        arrays = []
+        for name, shape, dtype in self._wanted:
+            array = np.array(observation[name] if named else observation, dtype)
+            assert array.shape == shape, f"{name}: {array.shape}, expected {shape}"
+            array.setflags(write=False)
+            arrays.append(array)
+        return tuple(arrays)
 
 
-def spec_of_spaces(
-    task: str,
-    observation: Space[Any],
-    action: Space[Any],
-    rate_hz: float,
-    *,
-    order: Sequence[str] | None = None,
-) -> Spec:
-    """Describe an environment by its spaces.
-
-    Args:
-        task: name of the task.
-        observation: a Box, which becomes one array named ``observations``, or a Dict of Boxes.
-        action: a Box.
-        rate_hz: control rate.
-        order: keys of a Dict in wire order; None for the Dict's own.
-
-    Raises:
-        TypeError: a space of another kind, or a Box of a type that has no place in a spec.
-    """
-    from gymnasium import spaces
-
-    if isinstance(observation, spaces.Dict):
-        names = tuple(order) if order is not None else tuple(observation.spaces)
-        arrays = tuple(_array_of_box(name, observation.spaces[name]) for name in names)
-    else:
-        arrays = (_array_of_box("observations", observation),)
-    return Spec(task, arrays, _array_of_box("action", action), rate_hz)
-
-
-def _array_of_box(name: str, space: Space[Any]) -> ArraySpec:
-    from gymnasium import spaces
-
-    if not isinstance(space, spaces.Box) or space.dtype not in (np.float32, np.float64, np.uint8):
-        raise TypeError(f"{name}: expected a Box of float32, float64 or uint8, got {space}")
-    return ArraySpec(
-        name,
-        tuple(int(length) for length in space.shape),
-        cast("DType", str(space.dtype)),
-        low=_finite(space.low),
-        high=_finite(space.high),
-    )
-
-
-def _finite(limits: Array) -> tuple[float | None, ...]:
-    values = [float(x) for x in np.asarray(limits, np.float64).reshape(-1)]
-    if not any(math.isfinite(x) for x in values):
-        return ()
-    return tuple(x if math.isfinite(x) else None for x in values)
-
-
-def _frozen(values: Any, wanted: ArraySpec) -> Array:  # noqa: ANN401
-    array = np.array(values, dtype=wanted.dtype)
-    assert array.shape == wanted.shape, f"{wanted.name}: {array.shape}, expected {wanted.shape}"
-    array.flags.writeable = False
-    return array
+def _is_finite_vector(values: Any) -> bool:  # noqa: ANN401
+    # Half the price of the general check. The sum of squares may overflow where all is well.
+    return math.isfinite(values.dot(values)) or is_finite(values)

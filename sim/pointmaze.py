@@ -1,21 +1,12 @@
 """Point mazes: a ball pushed by two forces through gymnasium-robotics' PointMaze.
 
-Two families share mazes, physics (100 Hz, one MuJoCo step of 10 ms per command) and reward
-(1 on every step that ends within the goal radius, else 0; nothing ends at the goal):
+Start and goal lie in random cells, each ±0.25 m off the centre, at rest. Physics runs at 100 Hz,
+one MuJoCo step of 10 ms per command; the reward is 1 on every step that ends within 0.45 m of the
+goal, else 0; nothing ends at the goal. Lengths are D4RL's for the same mazes, and so are the
+returns that the score is measured by. Those are of a fixed goal, which is far from most starts:
+with random goals a score is higher. D4RL's own task is ``sim.d4rl.maze2d``.
 
-``pointmaze-*``
-    as gymnasium-robotics ships it: start and goal in random cells, each ±0.25 m off the centre,
-    at rest, radius 0.45 m.
-``maze2d-*``
-    as D4RL's maze2d v1: the goal fixed, the start in a random cell ±0.1 m with velocity
-    N(0, 0.1²), radius 0.5 m. D4RL's ball starts 0.2 m from where its cell is, on both axes, and
-    its goal lies there too; so here. Its axes are named otherwise: D4RL's x runs down the rows
-    and its y along the columns, gymnasium-robotics' x along the columns and its y up the rows.
-
-Both have D4RL's episode lengths and are scored with D4RL's returns for the same maze. Those are
-of the fixed goal, which is far from most starts: with random goals a score is higher.
-
-Source: D4RL ``d4rl/pointmaze/maze_model.py``; gymnasium-robotics ``envs/maze``.
+Source: gymnasium-robotics ``envs/maze``.
 """
 
 from __future__ import annotations
@@ -41,8 +32,10 @@ Cell = tuple[int, int]
 
 RATE_HZ = 100.0
 CELL_M = 1.0
-D4RL_OFFSET_M = (0.2, -0.2)
-"""(x, y) of D4RL's starts and goals from the centre of their cell, in this frame."""
+SPEED_LIMIT = 5.0
+"""Velocities are clipped to this before each step, m/s."""
+RADIUS_M = 0.45
+"""Distance to the goal up to which a step is rewarded."""
 
 
 class Layout(NamedTuple):
@@ -99,22 +92,15 @@ class MazeTask:
     Attributes:
         name: name of the task.
         maze: key of ``LAYOUTS``.
-        d4rl: starts, goal and radius as D4RL has them.
     """
 
     name: str
     maze: str
-    d4rl: bool
 
     @property
     def layout(self) -> Layout:
         """The maze."""
         return LAYOUTS[self.maze]
-
-    @property
-    def radius_m(self) -> float:
-        """Distance to the goal up to which a step is rewarded."""
-        return 0.5 if self.d4rl else 0.45
 
     @property
     def reference(self) -> str:
@@ -123,9 +109,7 @@ class MazeTask:
 
 
 MAZE_TASKS: dict[str, MazeTask] = {
-    f"{family}-{maze}": MazeTask(f"{family}-{maze}", maze, family == "maze2d")
-    for family in ("pointmaze", "maze2d")
-    for maze in LAYOUTS
+    f"pointmaze-{maze}": MazeTask(f"pointmaze-{maze}", maze) for maze in LAYOUTS
 }
 
 
@@ -201,6 +185,7 @@ class MazeEnv:
 
     def __init__(self, task: MazeTask, goal_cell: Cell | None = None) -> None:
         with quiet_import():
+            import mujoco
             from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
         self.task = task
         self.walls = task.layout.walls
@@ -211,6 +196,20 @@ class MazeEnv:
         )
         # The model was compiled from a file that the library leaves in the temporary directory.
         Path(self.maze.tmp_xml_file_path).unlink(missing_ok=True)
+        self._forward, self._physics_step = mujoco.mj_forward, mujoco.mj_step
+        self._model, self._data = self.maze.model, self.maze.data
+        self._qpos, self._qvel = self._data.qpos, self._data.qvel
+        self._ctrl = self._data.ctrl
+
+    @property
+    def model(self) -> Any:  # noqa: ANN401
+        """The ``mujoco.MjModel``."""
+        return self._model
+
+    @property
+    def data(self) -> Any:  # noqa: ANN401
+        """The ``mujoco.MjData``."""
+        return self._data
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -218,15 +217,21 @@ class MazeEnv:
         """Draw goal and start."""
         fixed = None if self._goal_cell is None else {"goal_cell": np.array(self._goal_cell)}
         observation, _ = self.maze.reset(seed=seed, options=fixed)
-        if self.task.d4rl:
-            observation = self._place_as_d4rl()
         return observation, {"success": self._reached()}
 
     def step(self, action: NDArray[np.floating]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Push for one control step."""
-        observation, *_ = self.maze.step(action)
+        """Push for one control step.
+
+        Bit for bit what the package's own step does, less what only its callers would need.
+        """
+        np.minimum(np.maximum(self._qvel, -SPEED_LIMIT), SPEED_LIMIT, out=self._qvel)
+        # The package evaluates the clipped state with the force of the step before, and so the
+        # solver of the next step starts from that.
+        self._forward(self._model, self._data)
+        self._ctrl[:] = np.minimum(np.maximum(action, -1.0), 1.0)
+        self._physics_step(self._model, self._data)
         reached = self._reached()
-        return observation, float(reached), False, False, {"success": reached}
+        return self._observation(), float(reached), False, False, {"success": reached}
 
     def close(self) -> None:
         """Release the environment."""
@@ -240,34 +245,23 @@ class MazeEnv:
 
     def draw_goal(self) -> Floats:
         """Return a place for a new goal, more than the radius away from the ball."""
-        random, noise_m = self.maze.np_random, 0.1 if self.task.d4rl else 0.25
+        random = self.maze.np_random
         while True:
             cell = self._free[int(random.integers(len(self._free)))]
-            goal: Floats = self._origin(cell) + random.uniform(-noise_m, noise_m, 2)
-            if np.linalg.norm(goal - self.maze.data.qpos) > self.task.radius_m:
+            goal: Floats = centre(self.walls, cell) + random.uniform(-0.25, 0.25, 2)
+            if np.linalg.norm(goal - self.maze.data.qpos) > RADIUS_M:
                 return goal
 
-    def _origin(self, cell: Cell) -> Floats:
-        """Return where starts and goals of a cell are scattered around."""
-        return centre(self.walls, cell) + (np.array(D4RL_OFFSET_M) if self.task.d4rl else 0.0)
-
-    def _place_as_d4rl(self) -> dict[str, Floats]:
-        random, point = self.maze.np_random, self.maze.point_env
-        start = self._origin(self._free[int(random.integers(len(self._free)))])
-        point.set_state(start + random.uniform(-0.1, 0.1, 2), 0.1 * random.standard_normal(2))
-        return self.set_goal(self._origin(self._goal_cell or self.task.layout.d4rl_goal))
-
     def _observation(self) -> dict[str, Floats]:
-        data = self.maze.data
         return {
-            "observation": np.concatenate([data.qpos, data.qvel]),
-            "achieved_goal": data.qpos.copy(),
+            "observation": np.concatenate([self._qpos, self._qvel]),
+            "achieved_goal": self._qpos.copy(),
             "desired_goal": self.maze.goal.copy(),
         }
 
     def _reached(self) -> bool:
-        offset = self.maze.data.qpos - self.maze.goal
-        return bool(offset @ offset <= self.task.radius_m**2)
+        offset = self._qpos - self.maze.goal
+        return bool(offset @ offset <= RADIUS_M**2)
 
     def _free_cell(self, cell: Cell) -> Cell:
         cell = (int(cell[0]), int(cell[1]))
@@ -286,15 +280,13 @@ def tasks() -> list[Task]:
 
 
 def _task(maze: MazeTask) -> Task:
-    goal = f"goal in cell {list(maze.layout.d4rl_goal)}" if maze.d4rl else "random goal"
     return Task(
         name=maze.name,
-        family="maze2d" if maze.d4rl else "pointmaze",
-        description=f"ball in the {maze.maze} maze, random start, {goal}",
+        family="pointmaze",
+        description=f"ball in the {maze.maze} maze, random start and goal",
         episode_steps=maze.layout.episode_steps,
         make_spec=partial(maze_spec, maze.name),
         make_env=partial(MazeEnv, maze),
         has_success=True,
         scored_as=maze.reference,
-        datasets=(maze.reference,) if maze.d4rl else (),
     )

@@ -12,8 +12,8 @@ from controller.arguments import nearest
 from controller.errors import ConfigError
 from controller.interfaces import Clock
 from controller.spec import Spec
-from sim import pointmaze
-from sim.d4rl import antmaze, kitchen, locomotion, scores
+from sim import dmc, mjcf, pointmaze, robotics
+from sim.d4rl import adroit, antmaze, kitchen, locomotion, maze2d, scores
 from sim.env import Env
 from sim.gym_plant import GymPlant
 from sim.task import Task
@@ -21,8 +21,12 @@ from sim.task import Task
 FAMILIES: tuple[Callable[[], Iterable[Task]], ...] = (
     locomotion.tasks,
     antmaze.tasks,
-    pointmaze.tasks,
+    adroit.tasks,
     kitchen.tasks,
+    maze2d.tasks,
+    pointmaze.tasks,
+    robotics.tasks,
+    dmc.tasks,
 )
 """Where the tasks come from, in the order they are listed."""
 
@@ -39,11 +43,13 @@ def _task_of_dataset() -> Mapping[str, str]:
 
 
 def task_named(name: str) -> Task:
-    """Return one task, by its own name or by that of a D4RL dataset of it.
+    """Return one task, by its own name, by that of a D4RL dataset of it, or by a robot's YAML.
 
     Raises:
-        ConfigError: there is no such task; names the nearest.
+        ConfigError: there is no such task; names the nearest. Or the YAML is not right.
     """
+    if mjcf.is_robot_file(name):
+        return mjcf.task_of_file(name)
     known = tasks()
     if name in known:
         return known[name]

@@ -1,17 +1,8 @@
-"""Moving pictures of a run, drawn from its logged observations.
-
-Drawing happens in a process of its own: MuJoCo chooses its OpenGL library when it is imported,
-and a library that crashes or hangs must not take the caller with it.
-"""
+"""Pictures of a run, drawn from its logged observations."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,15 +12,10 @@ from numpy.typing import NDArray
 
 from controller.errors import DataError
 from controller.transitions import layout_of
-from sim.errors import RenderUnavailable
+from sim.offscreen import draw
 from sim.registry import task_spec
 
-log = logging.getLogger(__name__)
-
 Columns = NDArray[np.floating] | Mapping[str, NDArray[np.floating]]
-
-BACKENDS = ("egl", "osmesa")
-PACKAGES = "libegl1 libegl-mesa0 libgl1-mesa-dri (or libosmesa6)"
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -124,40 +110,9 @@ def _draw(
     fps: float,
     timeout_s: float,
 ) -> Path:
-    wanted = os.environ.get("MUJOCO_GL")
-    faults = []
-    with tempfile.TemporaryDirectory(prefix="onebeat-render-") as directory:
-        kept, made = Path(directory) / "rows.npy", Path(directory) / f"made{path.suffix}"
+    def job(scratch: Path, made: Path) -> Job:
+        kept = scratch / "rows.npy"
         np.save(kept, rows, allow_pickle=False)
-        job = Job(task, str(kept), frames, str(made), size, fps)
-        for backend in (wanted,) if wanted else BACKENDS:
-            fault = _attempt(job, backend, timeout_s)
-            if fault is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(made.read_bytes())
-                return path
-            faults.append(f"{backend}: {fault}")
-    raise RenderUnavailable(
-        f"off-screen OpenGL does not work here ({'; '.join(faults)}); on Debian install {PACKAGES}"
-    )
+        return Job(task, str(kept), frames, str(made), size, fps)
 
-
-def _attempt(job: Job, backend: str, timeout_s: float) -> str | None:
-    """Draw with one OpenGL library; return what went wrong, or None."""
-    environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "sim.scene"],
-            input=msgspec.json.encode(job),
-            capture_output=True,
-            env=environment,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"not done within {timeout_s:g} s"
-    if done.returncode == 0 and Path(job.out).is_file():
-        return None
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    log.debug("drawing with %s failed: %s", backend, "\n".join(said))
-    return said[-1][:120] if said else f"ended with status {done.returncode}"
+    return draw("sim.scene", job, path, timeout_s)

@@ -18,7 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sim.d4rl.kitchen import KITCHEN_TASKS, KitchenEnv, kitchen_task
-from sim.pointmaze import MAZE_TASKS, MazeEnv, maze_task
+from sim.d4rl.maze2d import MAZE2D
+from sim.d4rl.maze2d import RADIUS_M as GOAL_RADIUS_M
+from sim.d4rl.maze2d_env import BODY_AT_M, Maze2dEnv
+from sim.encode import edges, save
+from sim.pointmaze import MAZE_TASKS, RADIUS_M, MazeEnv, maze_task
 from sim.render import Job
 
 Floats = NDArray[np.float64]
@@ -27,8 +31,6 @@ TRAIL_ROWS = 150
 TRAIL_SPACING = 3
 JUMP_M = 0.6
 """Successive trail points further apart than this are of different episodes."""
-
-MAX_BYTES = 700_000
 
 FLOOR = (0.93, 0.94, 0.95, 1.0)
 WALL = (0.36, 0.43, 0.55, 1.0)
@@ -68,23 +70,12 @@ class MazeScene:
 
     def decorate(self, scene: Any, rows: Floats, last: int) -> None:  # noqa: ANN401
         """Add the goal's reach and the trail that leads to row ``last``."""
-        reach = np.array([self._env.task.radius_m, 0.005, 0.0])
-        centre = np.array([*rows[last, 6:8], 0.01])
-        _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, reach, centre, REACH)
-        first = max(0, last - TRAIL_ROWS)
-        points = rows[np.r_[first:last:TRAIL_SPACING, last], :2]
-        for start, end in pairwise(points):
-            if 1e-6 < np.linalg.norm(end - start) < JUMP_M:
-                _add(scene, mujoco.mjtGeom.mjGEOM_CAPSULE, np.zeros(3), np.zeros(3), TRAIL)
-                ends = (np.array([*start, 0.05]), np.array([*end, 0.05]))
-                geom = scene.geoms[scene.ngeom - 1]
-                mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, 0.035, *ends)
+        _disc(scene, rows[last, 6:8], RADIUS_M)
+        _trail(scene, rows[:, :2], last)
 
     def _paint(self) -> None:
         model = self.model
-        model.vis.global_.fovy = 30.0
-        model.vis.headlight.ambient[:] = 0.45
-        model.vis.headlight.diffuse[:] = 0.55
+        _light(model)
         for i in range(model.ngeom):
             name = model.geom(i).name
             model.geom_matid[i] = -1
@@ -95,6 +86,35 @@ class MazeScene:
         model.site("particle_site").rgba[:] = BALL
         model.site("target").rgba[:] = GOAL
         model.site("target").size[:] = 0.14
+
+
+class Maze2dScene:
+    """D4RL's maze the same way, with row 0 at the top: its x points down in the picture."""
+
+    def __init__(self, task: str) -> None:
+        self._env = Maze2dEnv(MAZE2D[task])
+        self._env.reset(seed=0)
+        self.model, self.data = self._env.model, self._env.data
+        rows, columns = self._env.walls.shape
+        self.aspect = columns / rows
+        middle = ((rows + 1) / 2 + 0.02 * rows, (columns + 1) / 2, 0.0)
+        self.camera = Camera(middle, 2.12 * rows, 180.0, -66.0)
+        _light(self.model)
+        self.model.light_active[:] = 0
+        for i in range(self.model.ngeom):
+            name = self.model.geom(i).name
+            colour = WALL if name.startswith("wall") else FLOOR if name == "ground" else BALL
+            self.model.geom_rgba[i] = colour
+
+    def place(self, row: Floats) -> None:
+        """Move the ball to where an observation has it."""
+        self.data.qpos[:], self.data.qvel[:] = row[:2], row[2:4]
+        mujoco.mj_forward(self.model, self.data)
+
+    def decorate(self, scene: Any, rows: Floats, last: int) -> None:  # noqa: ANN401
+        """Add the goal's reach and the trail that leads to row ``last``."""
+        _disc(scene, self._env.goal + BODY_AT_M, GOAL_RADIUS_M)
+        _trail(scene, rows[:, :2] + BODY_AT_M, last)
 
 
 class KitchenScene:
@@ -117,10 +137,12 @@ class KitchenScene:
         """Add nothing."""
 
 
-def open_scene(task: str) -> MazeScene | KitchenScene:
+def open_scene(task: str) -> MazeScene | Maze2dScene | KitchenScene:
     """Build what a task's observations are drawn in."""
     if task in MAZE_TASKS:
         return MazeScene(task)
+    if task in MAZE2D:
+        return Maze2dScene(task)
     if task in KITCHEN_TASKS:
         return KitchenScene(task)
     raise ValueError(f"there is no picture of {task}")
@@ -130,7 +152,7 @@ def pictures(job: Job) -> Iterator[Image.Image]:
     """Draw the frames of a job."""
     rows = np.load(job.rows, allow_pickle=False)
     place = open_scene(job.task)
-    width, height = _edges(job.size, place.aspect)
+    width, height = edges(job.size, place.aspect)
     model, camera = place.model, mujoco.MjvCamera()
     model.vis.global_.offwidth, model.vis.global_.offheight = width, height
     camera.lookat[:] = place.camera.lookat
@@ -146,32 +168,6 @@ def pictures(job: Job) -> Iterator[Image.Image]:
             yield Image.fromarray(renderer.render())
 
 
-def save(images: list[Image.Image], path: Path, fps: float) -> None:
-    """Write one PNG, or a GIF of at most ``MAX_BYTES``, by fewer frames where it must be."""
-    if path.suffix == ".png":
-        images[-1].save(path)
-        return
-    _save_gif(images, path, fps)
-    while path.stat().st_size > MAX_BYTES and len(images) > 8:
-        images, fps = images[::2], fps / 2
-        _save_gif(images, path, fps)
-
-
-def _save_gif(images: list[Image.Image], path: Path, fps: float) -> None:
-    # One palette for all frames and no dither: only what changes takes room.
-    middle = images[len(images) // 2]
-    both = Image.new("RGB", (middle.width * 2, middle.height))
-    both.paste(images[0], (0, 0))
-    both.paste(middle, (middle.width, 0))
-    palette = both.quantize(128, method=Image.Quantize.MEDIANCUT)
-    frames = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    # GIF counts hundredths of a second, and viewers slow down what is under two.
-    duration_ms = max(20, round(100 / fps) * 10)
-    frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=duration_ms, loop=0, optimize=False
-    )
-
-
 def main() -> int:
     """Do the job on standard input."""
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
@@ -179,10 +175,27 @@ def main() -> int:
     return 0
 
 
-def _edges(size: int, aspect: float) -> tuple[int, int]:
-    """Return (width, height) with the longer one ``size``, both even."""
-    width, height = (size, size / aspect) if aspect >= 1 else (size * aspect, size)
-    return 2 * round(width / 2), 2 * round(height / 2)
+def _light(model: Any) -> None:  # noqa: ANN401
+    model.vis.global_.fovy = 30.0
+    model.vis.headlight.ambient[:] = 0.45
+    model.vis.headlight.diffuse[:] = 0.55
+
+
+def _disc(scene: Any, centre: Floats, radius_m: float) -> None:  # noqa: ANN401
+    """Mark the reach of a goal on the floor."""
+    size, at = np.array([radius_m, 0.005, 0.0]), np.array([*centre, 0.01])
+    _add(scene, mujoco.mjtGeom.mjGEOM_CYLINDER, size, at, REACH)
+
+
+def _trail(scene: Any, path: Floats, last: int) -> None:  # noqa: ANN401
+    """Draw the way (T, 2) that leads to row ``last``."""
+    first = max(0, last - TRAIL_ROWS)
+    for start, end in pairwise(path[np.r_[first:last:TRAIL_SPACING, last]]):
+        if 1e-6 < np.linalg.norm(end - start) < JUMP_M:
+            _add(scene, mujoco.mjtGeom.mjGEOM_CAPSULE, np.zeros(3), np.zeros(3), TRAIL)
+            ends = (np.array([*start, 0.05]), np.array([*end, 0.05]))
+            geom = scene.geoms[scene.ngeom - 1]
+            mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, 0.035, *ends)
 
 
 def _add(scene: Any, kind: Any, size: Floats, at: Floats, colour: tuple[float, ...]) -> None:  # noqa: ANN401

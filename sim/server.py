@@ -1,24 +1,19 @@
 """A simulated plant in real time: physics follows the wall clock and waits for nobody.
 
-The rule is that of a causal zero-order hold. At each deadline t_k, k periods after the start:
-
-1. the state sampled at t_k is published;
-2. the newest command received so far is latched; a command that answers this very state can
-   only arrive later, and acts from t_{k+1} on;
-3. the step over [t_k, t_{k+1}] is computed with the latched command. Its result is published
-   at t_{k+1}, not before.
-
-Between deadlines the socket is served. A command holds until it is replaced.
+At each deadline t_k, k periods after the start, the state sampled at t_k is published; then the
+control step over [t_k, t_{k+1}] is computed, physics step by physics step as time goes by, each
+with the newest command received when it begins; see :mod:`sim.held`. Its result is published at
+t_{k+1}, not before. The socket is served between the steps.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
-
-from controller.errors import ConfigError, WireError
+from controller.fault_settings import FaultsConfig
 from controller.interfaces import Clock, Plant
 from controller.reception import Delivery, Reception
 from controller.types import Array, Observation
@@ -26,13 +21,15 @@ from controller.wire import (
     Bye,
     Command,
     Control,
+    Failure,
     Reject,
     Reset,
     State,
     one_line,
     require_arrays,
-    unpack,
 )
+from sim.faults import Faults
+from sim.held import HeldPlant
 
 logger = logging.getLogger(__name__)
 
@@ -41,84 +38,6 @@ BATCH = 16
 """Messages looked at between two looks at the clock: about 0.3 ms of a flood."""
 
 VERBS = ("ready", "stats")
-
-
-class HeldPlant:
-    """A lockstep plant with a latch before it: the rule of this module without time or sockets.
-
-    Args:
-        plant: what to advance; it is reset here, so that it has a state.
-        hold_action: applied before the first command of an episode, and when the driver is
-            gone; zeros clipped into the limits by default.
-
-    Attributes:
-        hold_action: as given.
-        steps: control steps computed.
-        commands: commands taken.
-        outdated: commands dropped because their episode was over.
-
-    Raises:
-        ConfigError: ``hold_action`` has not the shape of the plant's action, or is not finite.
-    """
-
-    def __init__(self, plant: Plant, hold_action: Array | None = None) -> None:
-        self._plant = plant
-        self._action_spec = plant.spec.action
-        self.hold_action = self._action_spec.resting() if hold_action is None else hold_action
-        if self.hold_action.shape != self._action_spec.shape or not _finite(self.hold_action):
-            raise ConfigError(
-                f"hold action {self.hold_action.tolist()}: expected finite numbers of shape "
-                f"{self._action_spec.shape}"
-            )
-        self.hold_action = self.hold_action.astype(self._action_spec.dtype)
-        self._latched: tuple[Array, int] = (self.hold_action, -1)
-        self._due: Reset | None = None
-        self.steps = 0
-        self.commands = self.outdated = 0
-        plant.reset()
-
-    @property
-    def observation(self) -> Observation:
-        """The state of the plant."""
-        return self._plant.observe()
-
-    def command(self, arrays: Sequence[bytes], tick: int, episode: int = -1) -> str:
-        """Take a command for the next latch; return why not, or nothing.
-
-        One that was computed in another episode is dropped, and counted as ``outdated``: the
-        new episode has only just begun, and its first command is on the way.
-        """
-        try:
-            (action,) = unpack(arrays, (self._action_spec,))
-        except WireError as error:
-            return str(error)
-        if not _finite(action):
-            return f"the action is not finite: {action.tolist()}"
-        if episode in (-1, self.observation.episode):
-            self._latched = (action, tick)
-            self.commands += 1
-        else:
-            self.outdated += 1
-        return ""
-
-    def reset(self, request: Reset) -> None:
-        """Begin the requested episode at the next latch, if it is the next episode."""
-        if self._due is None and request.episode == self.observation.episode + 1:
-            self._due = request
-
-    def hold(self) -> None:
-        """Forget the last command: the hold action acts from the next latch on."""
-        self._latched = (self.hold_action, -1)
-
-    def advance(self) -> None:
-        """Compute one control step, or the reset that is due; nothing once the episode is over."""
-        if self._due is not None:
-            self._plant.reset(self._due.seed)
-            self._due = None
-            self.hold()
-        elif not self.observation.done:
-            self._plant.command(*self._latched)
-            self.steps += 1
 
 
 class RealTimeServer:
@@ -133,14 +52,15 @@ class RealTimeServer:
         clock: real time.
         hold_action: see :class:`HeldPlant`.
         driver_timeout_s: silence after which the driver counts as gone.
+        faults: between the plant and its clients.
 
     Attributes:
         endpoint: the bound address.
-        late_steps: steps that took longer than their period.
         skipped_periods: whole periods that passed without a step, because one took so long.
 
     Raises:
         ConfigError: see :class:`HeldPlant` and :func:`controller.transport.check_endpoint`.
+        PlantFailed: the plant has no first state.
         EndpointInUse: another server is bound there.
     """
 
@@ -152,16 +72,19 @@ class RealTimeServer:
         *,
         hold_action: Array | None = None,
         driver_timeout_s: float = 2.0,
+        faults: FaultsConfig | None = None,
     ) -> None:
         self._spec = plant.spec
-        self._held = HeldPlant(plant, hold_action)
+        self._faults = Faults(faults, plant.spec) if faults and faults.active else None
+        self._held = HeldPlant(
+            plant, clock, self._serve_until, hold_action=hold_action, faults=self._faults
+        )
         self._clock = clock
         self._driver_timeout_ns = round(driver_timeout_s * 1e9)
         self._driver: bytes | None = None
         self._driven_ns = 0
-        self._begun_ns = clock.now_ns()
+        self._should_stop: Callable[[], bool] = lambda: False
         self._periods = 0
-        self.late_steps = 0
         self.skipped_periods = 0
         self._reception = Reception(endpoint, "plant", plant.spec, clock)
         self.endpoint = self._reception.endpoint
@@ -173,47 +96,67 @@ class RealTimeServer:
             SpecMismatch: the plant's observation is not of its spec.
         """
         period_ns = self._spec.period_ns
-        self._begun_ns = deadline_ns = self._clock.now_ns() + period_ns
+        self._should_stop = should_stop
+        deadline_ns = self._clock.now_ns() + period_ns
         try:
-            while self._serve_until(deadline_ns, should_stop):
+            while self._serve_until(deadline_ns):
                 self._publish(deadline_ns)
                 self._check_driver()
-                self._held.advance()
+                self._advance(deadline_ns)
                 deadline_ns = self._next_deadline(deadline_ns, period_ns)
         finally:
             self._reception.close()
 
-    def stats(self) -> dict[str, float | int]:
+    def facts(self) -> dict[str, Any]:
+        """Return what a run's log should say of the plant."""
+        return {
+            "substeps": self._held.substeps,
+            "faults": self._faults.config.facts() if self._faults else {},
+        }
+
+    def stats(self) -> dict[str, Any]:
         """Return counters since the start; the real-time factor is 1 when physics keeps up."""
+        held, faults = self._held, self._faults
         total = self._periods + self.skipped_periods
         return {
+            **self.facts(),
             "real_time_factor": self._periods / total if total else 1.0,
-            "steps": self._held.steps,
-            "late_steps": self.late_steps,
+            "steps": held.steps,
+            "late_steps": held.late_steps,
+            "late_substeps": held.late_substeps,
+            "late": list(held.late),
             "skipped_periods": self.skipped_periods,
-            "episodes": self._held.observation.episode + 1,
-            "commands": self._held.commands,
-            "outdated": self._held.outdated,
+            "episodes": held.observation.episode + 1,
+            "commands": held.commands,
+            "outdated": held.outdated,
+            "lost": faults.actions.lost + faults.observations.lost if faults else 0,
             "malformed": self._reception.malformed,
+            "failure": held.failure,
         }
+
+    def _advance(self, begun_ns: int) -> None:
+        failed = self._held.failure
+        self._held.advance(begun_ns)
+        if self._held.failure and not failed:
+            logger.error("%s", self._held.failure)
 
     def _next_deadline(self, deadline_ns: int, period_ns: int) -> int:
         self._periods += 1
         behind_ns = self._clock.now_ns() - deadline_ns - period_ns
-        self.late_steps += behind_ns > 0
         skipped = max(0, behind_ns // period_ns)
         self.skipped_periods += skipped
         return deadline_ns + (1 + skipped) * period_ns
 
-    def _serve_until(self, deadline_ns: int, should_stop: Callable[[], bool]) -> bool:
+    def _serve_until(self, deadline_ns: int) -> bool:
         """Serve the socket until the deadline; False when it is time to stop.
 
         The socket is looked at once even if the deadline has passed, so that a plant that is
         always late still hears its driver.
         """
         remaining_ns = deadline_ns - self._clock.now_ns()
-        while not should_stop():
-            for delivery in self._reception.deliveries(max(0, min(remaining_ns, POLL_NS)), BATCH):
+        while not self._should_stop():
+            wait_ns = min(remaining_ns, POLL_NS, self._send_arrived())
+            for delivery in self._reception.deliveries(max(0, wait_ns), BATCH):
                 self._handle(delivery)
             remaining_ns = deadline_ns - self._clock.now_ns()
             if remaining_ns <= 0:
@@ -221,19 +164,34 @@ class RealTimeServer:
         return False
 
     def _publish(self, stamp_ns: int) -> None:
-        observation = self._held.observation
-        require_arrays(observation.arrays, self._spec.observation)
-        state = State(
-            episode=int(observation.episode),
-            step=int(observation.step),
-            stamp_ns=stamp_ns,
-            reward=float(observation.reward),
-            episode_return=float(observation.episode_return),
-            terminated=bool(observation.terminated),
-            truncated=bool(observation.truncated),
-            success=bool(observation.success),
-            applied_tick=int(observation.applied_tick),
-        )
+        """Send the state sampled at ``stamp_ns``, or put it on its delayed way."""
+        held, faults = self._held, self._faults
+        if held.failure:
+            failure = Failure(held.observation.episode, "unstable", one_line(held.failure))
+            for identity in self._reception.guests("plant"):
+                self._reception.send(identity, failure)
+            return
+        sampled = replace(held.observation, stamp_ns=stamp_ns)
+        require_arrays(sampled.arrays, self._spec.observation)
+        if faults is None:
+            self._send(sampled)
+            return
+        read = replace(sampled, arrays=faults.sensors.read(sampled.arrays))
+        faults.observations.send(read, stamp_ns)
+        self._send_arrived()
+
+    def _send_arrived(self) -> int:
+        """Send the states whose delay has passed; return the time until the next one's."""
+        if self._faults is None:
+            return POLL_NS
+        now_ns = self._clock.now_ns()
+        for observation in self._faults.observations.arrived(now_ns):
+            self._send(observation)
+        due_ns = self._faults.observations.next_ns
+        return POLL_NS if due_ns is None else due_ns - now_ns
+
+    def _send(self, observation: Observation) -> None:
+        state = State.of(observation, observation.stamp_ns)
         for identity in self._reception.guests("plant"):
             self._reception.send(identity, state, observation.arrays)
 
@@ -279,12 +237,8 @@ class RealTimeServer:
         if message.verb == "stats":
             self._reception.report(identity, message.verb, True, self.stats())
         elif message.verb == "ready":
-            detail = {"task": self._spec.task, "spec": self._spec.digest()}
+            detail = {"task": self._spec.task, "spec": self._spec.digest(), **self.facts()}
             self._reception.report(identity, message.verb, True, detail)
         else:
             reason = f"unknown verb {message.verb!r}, expected {' or '.join(VERBS)}"
             self._reception.report(identity, message.verb, False, {"reason": reason})
-
-
-def _finite(action: Array) -> bool:
-    return bool(np.isfinite(action).all())

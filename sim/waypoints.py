@@ -9,6 +9,8 @@ function of the observation, as a policy's is. The same gains reach the goal soo
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -33,13 +35,22 @@ class WaypointController:
 
     Args:
         walls: (rows, columns), True where there is a wall.
+        place: returns (x, y) that a cell (row, column) is passed at; that of
+            ``sim.pointmaze`` by default.
+        locate: returns the cell of a position (x, y), as ``place`` has it.
     """
 
-    def __init__(self, walls: NDArray[np.bool_]) -> None:
+    def __init__(
+        self,
+        walls: NDArray[np.bool_],
+        place: Callable[[Cell], NDArray[np.float64]] | None = None,
+        locate: Callable[[Point], Cell] | None = None,
+    ) -> None:
         free = [(int(i), int(j)) for i, j in np.argwhere(~walls)]
-        self._walls = walls
+        place = place or partial(centre, walls)
+        self._locate = locate or partial(cell_at, walls)
         self._next = {goal: route_table(walls, goal) for goal in free}
-        self._centre = {cell: Point(*centre(walls, cell).tolist()) for cell in free}
+        self._centre = {cell: Point(*place(cell).tolist()) for cell in free}
 
     def action(self, observation: NDArray[np.float64], goal: NDArray[np.float64]) -> Point:
         """Return the forces in [-1, 1] for an observation (x, y, vx, vy) and a goal (x, y)."""
@@ -48,7 +59,7 @@ class WaypointController:
         return Point(_force(to_x - x, vx), _force(to_y - y, vy))
 
     def _waypoint(self, position: Point, goal: Point) -> Point:
-        cell, last = cell_at(self._walls, position), cell_at(self._walls, goal)
+        cell, last = self._locate(position), self._locate(goal)
         following = self._next[last].get(cell, last)
         return goal if following == last else self._centre[following]
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "policies": {"controller", "policies", "h5py", "msgspec", "numpy", "safetensors", "torch"},
 }
 """Beside the standard library."""
-LAZY = {"matplotlib"}
+LAZY = {"imageio_ffmpeg", "matplotlib"}
 """Optional and slow: any package, but only inside a function."""
 ONLY_IN = {"zmq": "controller/transport.py"}
 ROOT_OF_COMPOSITION = "controller/cli/"

@@ -22,8 +22,8 @@ VERBS: dict[str, Verb] = {
         "out",
     ),
     "data generate": Verb(
-        "drive a task with its scripted controller, into a D4RL file",
-        "sim.settings:CollectConfig",
+        "make a dataset anew: policy files, a bundle or a script drive a task",
+        "sim.settings:GenerateConfig",
         f"{_CLI}.data:generate",
         "task",
     ),
@@ -33,11 +33,29 @@ VERBS: dict[str, Verb] = {
         f"{_CLI}.data:inspect",
         "path",
     ),
+    "data export": Verb(
+        "write a dataset as a D4RL file or a Minari dataset",
+        f"{_SETTINGS}:ExportConfig",
+        f"{_CLI}.data:export",
+        "path",
+    ),
+    "data fetch": Verb(
+        "download a published D4RL dataset, or check the one that is there",
+        f"{_SETTINGS}:FetchConfig",
+        f"{_CLI}.data:fetch",
+        "name",
+    ),
     "train": Verb(
         "learn a policy from a dataset",
         "policies.settings:TrainConfig",
         f"{_CLI}.learning:train",
         "data",
+    ),
+    "sac": Verb(
+        "learn a policy in simulation, with no data: snapshots, replay data and a bundle",
+        "policies.settings:SacConfig",
+        f"{_CLI}.learning:sac",
+        "task",
     ),
     "serve": Verb(
         "answer a loop's requests",
@@ -46,8 +64,29 @@ VERBS: dict[str, Verb] = {
         "bundle",
     ),
     "sim list": Verb("every task, with sizes, rate and reference scores", "", "sim.verbs:sim_list"),
+    "sim check": Verb(
+        "whether tasks keep their promises: shapes, seeding, ends, substeps",
+        "sim.settings:CheckConfig",
+        "sim.verbs:sim_check",
+        "tasks",
+        many=True,
+    ),
+    "sim table": Verb(
+        "write the page of all tasks from what was measured of them",
+        "sim.settings:TableConfig",
+        "sim.verbs:sim_table",
+    ),
     "sim serve": Verb(
-        "run a task's plant in real time", "sim.settings:SimConfig", "sim.verbs:sim_serve", "task"
+        "run a task's plant behind an address",
+        "sim.settings:SimConfig",
+        "sim.verbs:sim_serve",
+        "task",
+    ),
+    "sim view": Verb(
+        "watch a task: in a window, or as a GIF, MP4 or PNG",
+        "sim.settings:ViewConfig",
+        f"{_CLI}.simulation:view",
+        "task",
     ),
     "run": Verb(
         "run a policy on a plant at a fixed rate",

@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING
 
 from controller.arguments import Arguments
 from controller.cli.reports import put
-from controller.cli.sources import open_plant, open_policy, read_dataset, reference, task_spec
+from controller.cli.sources import (
+    open_plant,
+    open_policy,
+    read_dataset,
+    reference,
+    source_spec,
+    task_spec,
+)
 from controller.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from controller.settings import EvalConfig
     from controller.spec import Spec
     from controller.transitions import Transitions
-    from policies.settings import FinetuneConfig, TrainConfig
+    from policies.settings import FinetuneConfig, SacConfig, TrainConfig
 
 
 def train(config: TrainConfig, arguments: Arguments) -> int:
@@ -31,11 +38,9 @@ def train(config: TrainConfig, arguments: Arguments) -> int:
 
 def _spec_of_data(config: TrainConfig) -> Spec:
     """Return the spec in the dataset, or the task's when the file has none."""
-    from policies.data.d4rl import read_spec
-
     if not config.data:
         raise ConfigError("data: expected a dataset, as in data=runs/demo/data.hdf5")
-    spec = read_spec(config.data)
+    spec = source_spec(config.data)
     if spec is None:
         return task_spec(config.task)
     if config.task not in ("", spec.task):
@@ -69,6 +74,24 @@ def _rows_of(path: str, spec: Spec) -> Transitions:
     return log.transitions().validate(path)
 
 
+def sac(config: SacConfig, arguments: Arguments) -> int:
+    """Learn a policy in simulation with soft actor-critic, or go on with a run."""
+    from controller.display import progress_bar, say
+    from controller.signals import StopFlag
+    from policies.online import learn
+    from sim.vector import make_vector
+
+    if not config.task:
+        raise ConfigError("task: expected the name of a task, as in task=hopper")
+    plants = make_vector(config.task, config.copies, seed=config.seed, processes=config.processes)
+    with plants, StopFlag() as stop, progress_bar("learning") as advance:
+        result = learn(
+            config, plants, on_progress=advance, reference=reference(config.task), should_stop=stop
+        )
+    say(result, arguments.json)
+    return 0
+
+
 def evaluate(config: EvalConfig, arguments: Arguments) -> int:
     """Score a policy over seeded episodes in lockstep."""
     from controller.evaluate import score
@@ -76,7 +99,7 @@ def evaluate(config: EvalConfig, arguments: Arguments) -> int:
 
     policy = open_policy(config.bundle, config.engine, config.device)
     task = config.task or policy.spec.task
-    plant = open_plant(task, config.seed)
+    plant = open_plant(task, config.seed, config.faults, "runs/unstable")
     policy.spec.require(plant.spec, "the policy", "the task")
     report = score(config, task, plant, policy, reference(task))
     return put(report, print_table, arguments)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.arguments import Arguments
-from controller.cli.reports import describe_dataset, put, report_log
-from controller.cli.sources import open_plant, open_policy, read_dataset, reference
-from controller.errors import LogError
+from controller.cli.reports import describe_opened, put, report_log
+from controller.cli.sources import open_plant, open_policy, open_source, reference
+from controller.errors import LogError, PlantFailed
 
 if TYPE_CHECKING:
     from controller.interfaces import Policy
@@ -27,16 +27,20 @@ if TYPE_CHECKING:
 
 def run(config: RunConfig, arguments: Arguments) -> int:
     """Run a policy on a plant, in real time or in lockstep, and report."""
-    from controller.launch import fresh_log
+    from controller.launch import RunFailed, fresh_log
     from controller.session import run_lockstep
 
     if config.mode == "realtime":
         return _run_realtime(config, arguments)
-    plant = open_plant(config.task, config.seed)
+    plant = open_plant(config.task, config.seed, config.plant.faults, config.out)
     policy = open_policy(config.policy.bundle, config.policy.engine, config.policy.device)
     policy.spec.require(plant.spec, "the policy", "the plant")
     log = fresh_log(Path(config.out))
-    run_lockstep(config, plant, policy, log)
+    try:
+        run_lockstep(config, plant, policy, log)
+    except PlantFailed as error:
+        report_log(log, arguments)
+        raise RunFailed(f"{error} (log: {log})", log) from error
     return report_log(log, arguments)
 
 
@@ -133,18 +137,22 @@ def doctor(config: DoctorConfig, arguments: Arguments) -> int:
 
 
 def show(config: ShowConfig, arguments: Arguments) -> int:
-    """Describe a file or directory by what it is."""
+    """Describe a file or directory by what it is; draw it if it is a dataset."""
+    from policies.data.open import is_dataset
+
     path = Path(config.path)
     if path.suffix == ".mcap":
         return report_log(path, arguments)
-    if not path.is_dir():
-        data = read_dataset(config.path, None)
-        return describe_dataset(data, config.path, data.task, arguments)
-    from controller.display import say
-    from policies.bundle import describe_bundle
+    if path.is_dir() and not is_dataset(path):
+        from controller.display import say
+        from policies.bundle import describe_bundle
 
-    say(describe_bundle(path), arguments.json)
-    return 0
+        say(describe_bundle(path), arguments.json)
+        return 0
+    dataset = open_source(config.path, finite=False)
+    beside = Path(dataset.source)
+    picture = Path(config.out) if config.out else beside.with_name(f"{beside.stem}.png")
+    return describe_opened(dataset, "", arguments, picture)
 
 
 def demo(config: DemoConfig, arguments: Arguments) -> int:

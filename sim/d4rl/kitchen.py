@@ -15,6 +15,9 @@ Differences to gymnasium-robotics' FrankaKitchen-v1, all towards D4RL:
   on the robot, 0.5 % of it on the objects, and reads the object amplitudes off by one;
 - a task is judged complete by the noisy object positions.
 
+A control step is 40 physics steps. In real time a command may come between two of them: its
+velocities, too, count from the positions that the arm reported last.
+
 The reset pose is the same. In the dataset the arm starts elsewhere, up to 0.16 rad away: its
 demonstrations do not begin at the reset.
 
@@ -23,6 +26,7 @@ Source: D4RL ``d4rl/kitchen/kitchen_envs.py``, ``adept_envs/franka``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,6 +37,7 @@ from numpy.typing import NDArray
 from controller.arguments import nearest
 from controller.errors import ConfigError
 from controller.spec import ArraySpec, Spec
+from controller.types import Array
 from sim.d4rl.scores import versions_of
 from sim.env import quiet_import
 from sim.task import Task
@@ -143,18 +148,41 @@ class KitchenEnv:
             from gymnasium_robotics.envs.franka_kitchen.kitchen_env import (
                 KitchenEnv as FrankaKitchen,
             )
+
+            from sim.foreign_env import ForeignEnv
+
         self.task, self._noise = task, noise
         self.kitchen = FrankaKitchen(
             tasks_to_complete=list(task.elements), robot_noise_ratio=noise, object_noise_ratio=0.0
         )
+        self._physics = ForeignEnv(self.kitchen)
         self._goal = task.goal
         self._open: set[str] = set()
+
+    @property
+    def model(self) -> Any:  # noqa: ANN401
+        """The ``mujoco.MjModel``."""
+        return self._physics.model
+
+    @property
+    def data(self) -> Any:  # noqa: ANN401
+        """The ``mujoco.MjData``."""
+        return self._physics.data
+
+    @property
+    def between(self) -> Callable[[], Array] | None:
+        """See :class:`sim.env.Substepped`; joint targets start from the same noisy reading."""
+        return self._physics.between
+
+    @between.setter
+    def between(self, callback: Callable[[], Array] | None) -> None:
+        self._physics.between = callback
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
         """Return to the initial pose with nothing done."""
-        observation, _ = self.kitchen.reset(seed=seed)
+        observation, _ = self._physics.reset(seed=seed)
         self._open = set(self.task.elements)
         return self._observe(observation["observation"]), {"success": False, "open": self._open}
 

@@ -4,6 +4,9 @@ Two things changed since MuJoCo 2.1.0. It took the two half spheres of a capsule
 of 4/3 πr³, so every link was lighter and balanced otherwise. And from 3.5.0 on, the contact
 margin of two geoms is the sum of theirs, where it was the larger one. Both are undone on the
 compiled model; what remains is rounding (tests/sim/d4rl/test_physics.py).
+
+A third concerns only bodies that slide and never turn, such as the ball of maze2d: see
+``sim.d4rl.maze2d_env``.
 """
 
 from __future__ import annotations
@@ -66,11 +69,17 @@ def as_mujoco_210(model: Any, robot: str) -> None:  # noqa: ANN401
     for name in ("mass", "inertia", "ipos", "iquat"):
         getattr(model, f"body_{name}")[:] = [getattr(body, name) for body in bodies]
     mujoco.mj_setConst(model, mujoco.MjData(model))
-    if _version() >= MARGINS_ADD_UP_SINCE:
-        _halve_margins(model)
+    halve_margins(model)
 
 
-def _halve_margins(model: Any) -> None:  # noqa: ANN401
+def halve_margins(model: Any) -> None:  # noqa: ANN401
+    """Make two margins add up to what the larger one was, where MuJoCo adds them, in place.
+
+    Raises:
+        ValueError: the model's geoms have different margins.
+    """
+    if _version() < MARGINS_ADD_UP_SINCE:
+        return
     margins = np.unique(model.geom_margin)
     if len(margins) != 1:
         raise ValueError(f"margins {margins.tolist()}: only a uniform margin can be halved")

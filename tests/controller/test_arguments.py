@@ -53,3 +53,6 @@ def test_faults_are_one_line(words, message):
 def test_nearest_names_the_likely_word_and_all_valid_ones():
     assert nearest("rnu", ["run", "eval"]) == "did you mean run? valid: run, eval"
     assert nearest("zzz", ["run", "eval"]) == "valid: run, eval"
+    many = [f"task-{number}" for number in range(10, 40)]
+    assert nearest("tsk-17", many) == "did you mean task-17?"
+    assert nearest("zzzzzz-39", many).startswith("nearest of 30: task-39, ")

@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import random
 import subprocess
@@ -9,9 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from controller.clients import RemotePlant, RemotePolicy, control
+from controller.clients import RemotePlant, RemotePolicy
 from controller.clock import MonotonicClock, VirtualClock
-from controller.errors import PeerTimeout, PlantLost, Refused, SpecMismatch
+from controller.control import control
+from controller.errors import PeerTimeout, PlantFailed, PlantLost, Refused, SpecMismatch
 from controller.interfaces import Plant, Policy
 from controller.spec import ArraySpec, Spec
 from controller.transport import endpoint_for
@@ -22,6 +24,7 @@ from controller.wire import (
     Bye,
     Command,
     Control,
+    Failure,
     Hello,
     Refusal,
     Reject,
@@ -383,7 +386,7 @@ def test_connecting_to_a_server_that_is_still_starting(endpoint, policy):
         (lambda h: [Refusal("spec", OTHER.describe())], SpecMismatch, "has another robot: "),
         (lambda h: [Refusal("role", "a plant server")], Refused, r"\(role\): a plant server"),
         (lambda h: [Refusal("protocol", "speaks 9")], Refused, r"\(protocol\): speaks 9"),
-        (lambda h: [welcome(h, SPEC, protocol=2)], Refused, r"\(protocol\): it speaks 2, not 1"),
+        (lambda h: [welcome(h, SPEC, protocol=1)], Refused, r"\(protocol\): it speaks 1, not 2"),
     ],
 )
 def test_connecting_to_the_wrong_server(endpoint, policy, greet, error, match):
@@ -448,6 +451,62 @@ def test_the_newest_state_is_observed(endpoint, plant):
             True, False, True, 4,
         )  # fmt: skip
         assert server.received[0].spec_digest == ""
+
+
+def test_lateness_of_states_that_nobody_looked_at_is_kept(endpoint, plant):
+    """Three states arrive at once; the newest tells the largest lateness and the total."""
+
+    def late(step, late_ns, late_steps):
+        header = msgspec.structs.replace(state(step)[0], late_ns=late_ns, late_steps=late_steps)
+        return header, ARRAYS
+
+    with ScriptedServer(endpoint, SPEC) as server:
+        plant.connect()
+        server.push(late(0, 0, 0))
+        observe_until(plant, server, 0)
+        server.push(late(1, 5_000, 1), late(2, 9_000, 2), late(3, 0, 2))
+        time.sleep(0.2)
+        seen = plant.observe()
+        assert (seen.step, seen.late_ns, seen.late_steps) == (3, 9_000, 2)
+        server.push(late(4, 0, 2))
+        seen = observe_until(plant, server, 4)
+        assert (seen.late_ns, seen.late_steps) == (0, 2)
+
+
+def test_a_failed_plant_says_why_until_a_reset_revives_it(endpoint, plant):
+    def reply(message, arrays):
+        return [state(0, episode=message.episode)] if isinstance(message, Reset) else []
+
+    with ScriptedServer(endpoint, SPEC, reply) as server:
+        plant.connect()
+        server.push(state(1, episode=4))
+        observe_until(plant, server, 1)
+        server.push(Failure(4, "unstable", "the arm exploded"))
+        with pytest.raises(PlantFailed, match="the arm exploded"):
+            repeat(plant.observe)
+        plant.reset(3)
+        for _ in range(2000):
+            with contextlib.suppress(PlantFailed):
+                assert plant.observe().episode == 5
+                return
+            time.sleep(0.005)
+        raise AssertionError("never revived")
+
+
+def test_a_client_of_a_plant_that_had_failed_before_can_revive_it(endpoint, plant):
+    def greet(hello):
+        return [welcome(hello, SPEC), Failure(7, "unstable", "the arm exploded")]
+
+    with ScriptedServer(endpoint, SPEC, greet=greet) as server:
+        plant.connect()
+        with pytest.raises(PlantFailed, match="exploded"):
+            plant.observe()
+        plant.reset(3)
+        for _ in range(2000):
+            if Reset(3, 8) in server.received:
+                return
+            time.sleep(0.005)
+        raise AssertionError("no reset arrived")
 
 
 def test_the_first_observation_is_waited_for(endpoint, plant):

@@ -14,6 +14,8 @@ from mcap.reader import make_reader
 from mcap.writer import Writer
 from mcap_protobuf.decoder import DecoderFactory
 
+from controller import log as log_writer
+from controller import log_messages
 from controller.errors import LogError
 from controller.experience import pair_rows
 from controller.log import McapSink
@@ -46,6 +48,8 @@ def observations(draw):
         truncated=draw(st.booleans()),
         success=draw(st.booleans()),
         applied_tick=draw(INT64),
+        late_ns=draw(INT64),
+        late_steps=draw(INT64),
     )
 
 
@@ -60,7 +64,7 @@ def ticks(draw):
         sent_ns=draw(st.integers(0, 2**62)),
         mode=draw(st.sampled_from(Mode)),
         rung=draw(st.sampled_from(Rung)),
-        reasons=draw(st.integers(0, 1023)),
+        reasons=draw(st.integers(0, 2047)),
         observation=draw(observations()),
         requested=draw(hnp.arrays(np.float32, (2,))),
         executed=draw(hnp.arrays(np.float32, (2,))),
@@ -76,6 +80,19 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path_factory, records):
     assert not log.truncated
     for got, expected in zip(log.records(), records, strict=True):
         assert_same(got, expected)
+
+
+def test_a_log_from_before_plants_told_their_lateness_reads_as_punctual(path, monkeypatch):
+    with monkeypatch.context() as before:
+        for module in (log_messages, log_writer):
+            before.setattr(module, "OBSERVATION_LATENESS", ())
+        sink = McapSink(path, header())
+        assert all(sink.tick(tick(number)) for number in range(3))
+        sink.close()
+    log = read_log(path)
+    assert not log.truncated
+    assert log.late_ns.tolist() == log.late_steps.tolist() == [0, 0, 0]
+    assert_same(log.record(2), tick(2))
 
 
 def test_columns_have_the_dtype_and_shape_of_the_spec(path):

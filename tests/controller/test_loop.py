@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from controller.clock import MonotonicClock, VirtualClock
-from controller.errors import ConfigError, PlantLost
+from controller.errors import ConfigError, PlantFailed, PlantLost
 from controller.loop import ControlLoop, LoopConfig, Outcome, episode_seed
 from controller.realtime import realtime_section, spin_ns
 from controller.safety import Limits, filter_action
@@ -464,6 +464,21 @@ def test_a_lost_plant_latches_and_is_reported_after_the_safe_command():
         "FAULT -> STOPPED",
     ]
     assert [t for t, _ in scene.plant.commands if t >= 0] == list(range(116))
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+@pytest.mark.parametrize("lasts", [range(5, 999), range(5, 6)], ids=["for good", "for a moment"])
+def test_a_plant_that_says_it_failed_latches_at_once(realtime, lasts):
+    scene = Scene(realtime=realtime, faults=dict.fromkeys(lasts, "failed"), linger_s=0.03)
+    with pytest.raises(PlantFailed, match=r"^scripted failure$"):
+        scene.loop.run(ticks=100)
+    scene.check_invariant()
+    stops = 4 if realtime else 1
+    assert scene.rungs == " ".join([*[F] * 5, *[S] * stops]), "the linger ends the run"
+    assert scene.records[5].mode is Mode.FAULT
+    assert scene.records[5].reasons == Reason.PLANT_FAILED
+    assert "RUN -> FAULT: plant failed (scripted failure)" in scene.events("mode")
+    assert scene.loop.outcome is Outcome.FAULT
 
 
 def test_a_plant_that_falls_silent_is_lost():

@@ -16,7 +16,7 @@ from controller.plots import MissingExtra, Track, maze_paths_png, tracks_of
 from controller.report import Extras, Picture, print_table, write_html
 from controller.stats import summarise
 from controller.types import Reason, Rung
-from tests.controller.records import tick, written
+from tests.controller.records import header, tick, written
 
 PNG = b"\x89PNG\r\n\x1a\n"
 GIF = b"GIF89a" + bytes(20)
@@ -186,6 +186,20 @@ def test_the_terminal_shows_the_same_figures(log):
     text = terminal_text(report)
     for figure in ("100.00 Hz", "12.50", "25.0", "100%", "7,654", "v1 → v2<b>", "late 1"):
         assert figure in text
+
+
+def test_late_physics_and_faults_are_told(tmp_path):
+    about = header(mode="realtime", plant={"substeps": 4, "faults": {"noise": 0.1}})
+    records = [tick(n, late_ns=1_500_000 * (n > 1), late_steps=max(0, n - 1)) for n in range(30)]
+    log = written(tmp_path / "log.mcap", records, about)
+    text = " ".join(terminal_text(summarise(log)).split())
+    assert "real-time factor 1, 28 physics steps late (worst 1.5 ms)" in text
+    assert "faults: noise 0.1" in text
+    assert "the first 10; the others are in the log" in text
+    _, shown = page(tmp_path / "report.html", log)
+    assert ["2", "0", "2", "1", "1.50"] in shown.rows
+    assert ["commands can act", "4 times per control step"] in shown.rows
+    assert ["faults", "noise 0.1"] in shown.rows
 
 
 def test_virtual_time_has_no_stages_to_show(log):

@@ -10,7 +10,9 @@ from controller.log import McapSink
 from controller.log_reader import read_log
 from controller.log_schema import DROPPED
 from controller.stats import (
+    MAX_LATE,
     Latency,
+    LateStep,
     Rungs,
     late,
     latency,
@@ -52,6 +54,46 @@ def test_fields_are_those_of_the_command_line(path):
     ]  # fmt: skip
     assert list(fields["stages"]["total"]) == ["p50", "p99", "p99_9", "max"]
     assert fields["log"] == str(path)
+
+
+def test_late_physics_by_hand(path):
+    """At 100 Hz the plant makes two steps in four periods, both late; the loop sees the second.
+
+    A late step before the first tick is not the run's. Time between episodes counts nowhere.
+    """
+    ms = 1_000_000
+    rows = [
+        # tick, stamp in ms, episode, step, late_us, late_steps
+        (0, 0, 0, 0, 0, 1),
+        (1, 10, 0, 1, 0, 1),
+        (2, 20, 0, 2, 0, 1),
+        (3, 20, 0, 2, 0, 1),
+        (6, 60, 0, 4, 15_000, 3),
+        (7, 70, 0, 5, 0, 3),
+        (8, 80, 0, 5, 0, 3),
+        (9, 200, 1, 0, 0, 3),
+        (10, 210, 1, 1, 2_500, 4),
+    ]
+    records = [
+        tick(n, stamp_ns=at * ms, episode=episode, step=step, late_ns=us * 1000, late_steps=late,
+             terminated=n in (7, 8))
+        for n, at, episode, step, us, late in rows
+    ]  # fmt: skip
+    about = header(mode="realtime", plant={"substeps": 4})
+    report = summarise(written(path, records, about))
+    assert report.real_time_factor == (5 + 1) / (7 + 1)
+    assert report.late_steps == 3
+    assert report.late == [LateStep(6, 0, 4, 2, 15_000.0), LateStep(10, 1, 1, 1, 2_500.0)]
+    assert report.plant == {"substeps": 4}
+    assert summarise(written(path, records)).real_time_factor is None
+
+
+def test_the_list_of_late_steps_is_capped(path):
+    records = [tick(n, late_ns=1000, late_steps=n) for n in range(MAX_LATE + 50)]
+    report = summarise(written(path, records, header(mode="realtime")))
+    assert report.late_steps == MAX_LATE + 49
+    assert len(report.late) == MAX_LATE
+    assert report.late[0].tick == 1
 
 
 def test_a_small_run_by_hand(path):

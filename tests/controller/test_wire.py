@@ -15,6 +15,7 @@ from controller.wire import (
     Bye,
     Command,
     Control,
+    Failure,
     Hello,
     Refusal,
     Reject,
@@ -57,7 +58,8 @@ MESSAGES = {
     Ask: (counts, counts, counts, counts, times, counts),
     Answer: (counts, names, counts, counts, counts, st.integers(1, wire.MAX_HORIZON)),
     Reject: (ticks, names, texts),
-    State: (counts, counts, times, floats, floats, *[st.booleans()] * 3, ticks),
+    State: (counts, counts, times, floats, floats, *[st.booleans()] * 3, ticks, counts, counts),
+    Failure: (counts, names, texts),
     Command: (ticks,),
     Reset: (st.none() | counts, counts),
     Bye: (),
@@ -311,3 +313,11 @@ def test_details_fit_their_field():
     long = one_line("x" * 10_000)
     assert len(long) == wire.MAX_TEXT
     assert decode([*map(bytes, encode(Refusal("failed", long)))])
+
+
+@given(st.builds(State, *MESSAGES[State]))
+def test_a_state_is_an_observation_and_back(state):
+    arrays = (np.arange(3.0),)
+    observation = state.observation(arrays)
+    assert observation.arrays is arrays
+    assert State.of(observation, observation.stamp_ns) == state

@@ -51,6 +51,9 @@ class Simulation:
     def set_state(self, qpos, qvel):
         self._lib.mj_resetData(self._model, self._data)
         self.qpos[:], self.qvel[:] = qpos, qvel
+        self.forward()
+
+    def forward(self):
         self._lib.mj_forward(self._model, self._data)
 
     def step(self, ctrl, steps):

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from controller.clients import control
+from controller.control import control
 from controller.launch import LiveRun
 from controller.log import McapSink
 from controller.log_reader import read_log

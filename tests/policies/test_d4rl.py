@@ -69,7 +69,7 @@ def test_without_timeouts_it_says_so(tmp_path, caplog):
 
 
 def test_round_trip_is_exact(tmp_path):
-    data = toy_data()
+    data = toy_data().single()
     data.info["policy_acted"] = np.arange(len(data)) % 3 == 0
     write_d4rl(tmp_path / "a.hdf5", data, SPEC)
     again = read_d4rl(tmp_path / "a.hdf5", SPEC)

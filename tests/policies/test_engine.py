@@ -87,6 +87,7 @@ class _About(msgspec.Struct):
     preconditioning: PreconditionSettings
     sampler: SamplerSettings
     levels: tuple[float, ...]
+    algorithm: str = "consistency_bc"
 
 
 SCRIPT = """

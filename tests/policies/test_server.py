@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from controller.clients import RemotePolicy, control
+from controller.clients import RemotePolicy
 from controller.clock import MonotonicClock
+from controller.control import control
 from controller.errors import EndpointInUse, Refused, SpecMismatch
 from controller.greeting import Session
 from controller.spec import ArraySpec, Spec

@@ -99,10 +99,23 @@ def test_without_a_stay_the_goal_moves_at_once():
     assert np.array_equal(moved[~data.timeouts[:-1]], reached[~data.timeouts[:-1]])
 
 
-def test_maze2d_data_is_in_the_d4rl_maze():
-    data = collect(CollectConfig(task="maze2d-large", steps=850))
-    assert np.flatnonzero(data.timeouts).tolist() == [799, 849]
-    assert data.rewards.sum() > 0
+def test_maze2d_data_is_d4rls_kind():
+    data = collect(CollectConfig(task="maze2d-umaze", steps=2000))
+    assert data.layout == (("observations", 4),)
+    assert np.flatnonzero(data.timeouts).tolist() == [*range(299, 2000, 300), 1999]
+    # Rewards are for the task's goal in cell (1, 1), whatever goal is pursued.
+    near = np.linalg.norm(data.next_observations[:, :2] - 1.0, axis=1) <= 0.5
+    assert np.array_equal(data.rewards, near.astype(np.float32))
+    assert 0.02 < near.mean() < 0.98
+    goals = data.info["goal"]
+    assert len(np.unique(goals, axis=0)) > 5
+    # Wherever the pursued goal changes within an episode, the ball had come near it.
+    turned = np.any(np.diff(goals, axis=0) != 0, axis=1) & ~data.timeouts[:-1]
+    away = np.linalg.norm(data.next_observations[:-1, :2] - goals[:-1], axis=1)
+    assert turned.any()
+    assert (away[turned] <= 0.5 + 1e-6).all()
+    again = collect(CollectConfig(task="maze2d-umaze", steps=2000))
+    assert again.digest() == data.digest()
 
 
 def test_tells_its_progress():

@@ -11,7 +11,8 @@ from controller.errors import ControllerError, PlantLost
 from controller.spec import ArraySpec, Spec
 from controller.testing import check_plant
 from sim.errors import ActionMismatch, EpisodeOver
-from sim.gym_plant import GymPlant, spec_of_spaces
+from sim.gym_plant import GymPlant
+from sim.spaces import spec_of_spaces
 
 SPEC = Spec(
     task="counter",

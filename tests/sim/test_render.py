@@ -63,6 +63,21 @@ def test_ball_and_goal_are_where_the_observation_has_them(tmp_path):
 
 
 @pytest.mark.usefixtures("can_draw")
+def test_d4rls_maze_is_drawn_as_its_layout_reads(tmp_path):
+    """D4RL's x is the row and its y the column; the goal is in cell (6, 6) of 8 by 8."""
+    balls = {}
+    for cell in ((1, 1), (6, 1), (1, 6)):
+        rows = np.array([[*cell, 0.0, 0.0]])
+        path = render_png("maze2d-medium", rows, tmp_path / "maze.png", size=320)
+        balls[cell], goal = centroid(path, 2), centroid(path, 0)
+        assert (goal > 0.6).all()
+        assert (goal < 0.9).all()
+    (left, top), (_, bottom), (right, _) = balls[1, 1], balls[6, 1], balls[1, 6]
+    assert 0.1 < left < 0.4 < 0.6 < right < 0.9
+    assert 0.1 < top < 0.4 < 0.6 < bottom < 0.9
+
+
+@pytest.mark.usefixtures("can_draw")
 def test_gif_has_the_frames_asked_for_at_the_speed_of_the_run(tmp_path):
     rows = np.repeat(rows_at((4, 4)), 100, axis=0)
     rows[:, 0] += np.linspace(0.0, 2.0, 100)

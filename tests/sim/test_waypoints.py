@@ -43,7 +43,7 @@ def test_pd_law_by_hand():
     assert controller.action(state, centre(grid, (3, 1))) == pytest.approx((0.0, -0.4))
 
 
-@pytest.mark.parametrize("task", ["pointmaze-medium", "maze2d-large"])
+@pytest.mark.parametrize("task", ["pointmaze-medium", "pointmaze-large"])
 def test_reaches_every_goal_and_stays(task):
     plant = make_plant(task)
     controller = WaypointController(walls(task)[0])

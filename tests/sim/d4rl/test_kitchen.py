@@ -16,8 +16,8 @@ from sim.d4rl.kitchen import (
     kitchen_spec,
     kitchen_task,
 )
-from sim.gym_plant import spec_of_spaces
 from sim.registry import make_plant
+from sim.spaces import spec_of_spaces
 
 STILL = np.zeros(9)
 COMPLETE_GOAL = np.array(
@@ -125,6 +125,38 @@ def test_mixed_wants_the_burner_and_not_the_cabinet():
     plant.command(STILL, 1)
     seen = plant.observe()
     assert (seen.episode_return, seen.terminated, seen.success) == (4.0, True, True)
+
+
+def test_physics_steps_paced_are_physics_steps_at_once():
+    action, calls = np.linspace(-1.0, 1.0, 9), []
+    envs = [KitchenEnv(kitchen_task("kitchen-mixed")) for _ in range(2)]
+    envs[1].between = lambda: calls.append(None) or action
+    for env in envs:
+        env.reset(seed=3)
+    for _ in range(3):
+        whole, paced = (env.step(action)[0] for env in envs)
+        assert np.array_equal(whole, paced)
+    assert np.array_equal(envs[0].data.qvel, envs[1].data.qvel)
+    assert len(calls) == 3 * 39
+    for env in envs:
+        env.close()
+
+
+def test_a_command_in_between_counts_from_the_positions_last_reported(env):
+    """By hand: 2 rad/s for 80 ms from the report, within the joints' limits."""
+    observation, _ = env.reset(seed=0)
+    asked = iter([np.full(9, 0.5)] * 20 + [np.full(9, 3.0)] * 19)
+    seen = []
+
+    def between():
+        seen.append(env.data.ctrl.copy())
+        return next(asked)
+
+    env.between = between
+    env.step(STILL)
+    env.between = None
+    for index, share in ((0, 0.0), (1, 0.5), (20, 0.5), (21, 1.0)):
+        assert seen[index][:7] == pytest.approx(observation[:7] + share * 2.0 * 0.08)
 
 
 def test_unknown_kitchen():

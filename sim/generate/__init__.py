@@ -1,0 +1,1 @@
+"""Datasets made anew: behaviour policies, recipes, and whole episodes from several processes."""
