@@ -13,7 +13,12 @@ from controller.stats import Reference, RunReport, summarise
 
 
 def score(
-    config: EvalConfig, task: str, plant: Plant, policy: Policy, reference: Reference | None
+    config: EvalConfig,
+    task: str,
+    plant: Plant,
+    policy: Policy,
+    reference: Reference | None,
+    has_success: bool,
 ) -> RunReport:
     """Return the report of ``config.episodes`` episodes.
 
@@ -32,4 +37,4 @@ def score(
     with tempfile.TemporaryDirectory(prefix="onebeat-eval-") as directory:
         log = Path(directory) / "log.mcap"
         run_lockstep(run, plant, policy, log)
-        return summarise(read_log(log), reference)
+        return summarise(read_log(log), reference, has_success=has_success)

@@ -64,7 +64,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
         return_: mean return of the complete episodes; of the unfinished one when ``partial``;
             None without a tick.
         score: mean normalised score, 100 for the reference expert; None without a reference.
-        success: fraction of the same episodes with the task's success flag.
+        success: fraction of the same episodes with the task's success flag; None without one.
         episodes: complete episodes.
         rungs: ticks by rung; those between episodes count as hold.
         versions: policy versions in order of appearance.
@@ -116,12 +116,15 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
     plant: dict[str, Any]
 
 
-def summarise(log: RunLog, reference: Reference | None = None) -> RunReport:
+def summarise(
+    log: RunLog, reference: Reference | None = None, *, has_success: bool = True
+) -> RunReport:
     """Return the figures of a run.
 
     Args:
         log: the run.
         reference: returns that score 0 and 100.
+        has_success: whether the task knows success; else there is no share of it.
     """
     skipped = skipped_after(log)
     returns, successes, complete = _episodes(log)
@@ -132,7 +135,7 @@ def summarise(log: RunLog, reference: Reference | None = None) -> RunReport:
         missed=int(late(log).sum() + skipped.sum()),
         return_=float(np.mean(returns)) if returns else None,
         score=_score(returns, reference),
-        success=float(np.mean(successes)) if successes else None,
+        success=float(np.mean(successes)) if successes and has_success else None,
         episodes=complete,
         rungs=Rungs(**{rung.name.lower(): int(counts[rung]) for rung in Rung}),
         versions=list(dict.fromkeys(version for version in log.versions if version)),

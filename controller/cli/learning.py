@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from controller.arguments import Arguments
 from controller.cli.reports import put
 from controller.cli.sources import (
+    has_success,
     open_plant,
     open_policy,
     read_dataset,
@@ -101,5 +102,5 @@ def evaluate(config: EvalConfig, arguments: Arguments) -> int:
     task = config.task or policy.spec.task
     plant = open_plant(task, config.seed, config.faults, "runs/unstable")
     policy.spec.require(plant.spec, "the policy", "the task")
-    report = score(config, task, plant, policy, reference(task))
+    report = score(config, task, plant, policy, reference(task), has_success(task))
     return put(report, print_table, arguments)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from controller.arguments import Arguments
-from controller.cli.sources import reference
+from controller.cli.sources import has_success, reference
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,7 @@ def report_log(path: Path, arguments: Arguments) -> int:
     from controller.stats import summarise
 
     log = read_log(path)
-    report = summarise(log, reference(log.header.task))
+    report = summarise(log, reference(log.header.task), has_success=has_success(log.header.task))
     return put(report, print_table, arguments)
 
 

@@ -129,6 +129,14 @@ def _known_spec(task: str) -> Spec | None:
         return None
 
 
+def has_success(task: str) -> bool:
+    """Whether a task knows success; a robot that is no task here is taken to."""
+    from sim.registry import tasks
+
+    known = tasks().get(task)
+    return known is None or known.has_success
+
+
 def reference(task: str) -> tuple[float, float] | None:
     """Return the returns that score 0 and 100, where they are known."""
     from sim.registry import reference as known

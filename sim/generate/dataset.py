@@ -32,6 +32,7 @@ OLD_PHYSICS = {
     "locomotion": "mujoco210 inertials",
     "antmaze": "mujoco210 inertials",
     "adroit": "mujoco210 contacts",
+    "maze2d": "mujoco210 contacts",
 }
 """What families have of MuJoCo 2.1.0, where D4RL's data was recorded."""
 MAZES = ("pointmaze", "maze2d")

@@ -5,7 +5,7 @@
 (c) ``vector``: our vectorised plant, 16 copies over the processors;
 (d) ``zmq``: our plant in another process, behind ``onebeat sim serve mode=lockstep`` over ipc.
 
-The four take turns of a quarter second; each figure is the fastest of its turns, since whatever
+The four take turns of 0.4 s; each figure is the fastest of its turns, since whatever
 else runs on the machine only takes away. Ratios are to (a).
 
     python tests/benchmarks/sim_steps.py [TASK ...] [--json] [--rounds 8]
@@ -38,7 +38,7 @@ from sim.registry import make_plant, task_named, tasks
 from sim.vector import make_vector
 
 COPIES = 16
-TURN_S = 0.25
+TURN_S = 0.4
 POOL = 512
 """Different actions, used again and again."""
 

@@ -135,7 +135,9 @@ def test_a_small_run_by_hand(path):
 
 
 def test_an_unfinished_episode_is_reported_as_partial(path):
-    report = summarise(written(path, [tick(0), tick(1, episode_return=0.25, success=True)]))
+    log = written(path, [tick(0), tick(1, episode_return=0.25, success=True)])
+    assert summarise(log, has_success=False).success is None
+    report = summarise(log)
     assert report.partial
     assert (report.episodes, report.return_, report.success) == (0, 0.25, 1.0)
     assert report.episode_returns == []

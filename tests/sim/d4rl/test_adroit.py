@@ -384,9 +384,9 @@ def human():
 
 
 def test_rewards_of_the_demonstrations_have_d4rls_sign(human):
-    """From the recorded observations alone; their joint velocities are missing, which cost little.
+    """From the recorded observations alone: what is left is 1e-5 |q̇|², never negative and small.
 
-    A positive sign of the distance would be off by 0.2 · 0.1 m to 0.2 · 0.7 m.
+    With the other sign, 0.2 |palm - handle| would be left, up to 0.14.
     """
     columns, _, spans = human
     left = []
@@ -395,11 +395,11 @@ def test_rewards_of_the_demonstrations_have_d4rls_sign(human):
         angle, away = after[:, 28], np.linalg.norm(after[:, 35:38], axis=1)
         bonus = 2.0 * (angle > 0.2) + 8.0 * (angle > 1.0) + 10.0 * (angle > 1.35)
         formula = -0.1 * away - 0.1 * (angle - 1.57) ** 2 + bonus
-        # The first observations are stale.
+        # The places in the first observations are not those of the joints.
         left.append((formula - columns["rewards"][begin : end - 1])[12:])
     left = np.concatenate(left)
-    assert np.median(left) == pytest.approx(5e-4, abs=5e-4)
-    assert np.quantile(left, (0.01, 0.99)) == pytest.approx((0.0, 0.005), abs=0.006)
+    assert left.min() > 0.0
+    assert left.max() < 0.025
 
 
 @pytest.mark.slow
