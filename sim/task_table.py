@@ -122,7 +122,9 @@ def _datasets(measured: Iterable[Dataset], known: Mapping[str, Recipe]) -> str:
     return _table((*head, "D4RL's return", "D4RL's score"), lines) + (
         "\n\n`onebeat data generate NAME` makes each; steps are those of the whole dataset, the "
         "figures beside them of as many as were measured. They are datasets of the same kind as "
-        "D4RL's, made by other policies."
+        "D4RL's, made by other policies.\n\nAs in D4RL's files, every AntMaze "
+        "row near the goal is a terminal, so that returns there are of pieces: success is the "
+        "share of recorded trajectories that come to the goal."
     )
 
 

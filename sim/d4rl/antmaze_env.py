@@ -10,9 +10,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.arguments import nearest
+from controller.errors import ConfigError
 from controller.types import Array
 from sim.d4rl.antmaze import CELL_M, ORIGIN, PHYSICS_STEPS, RADIUS_M, TIMESTEP_S, Maze, centre
-from sim.d4rl.locomotion_env import assets
+from sim.d4rl.locomotion_env import PHYSICS, assets
 from sim.d4rl.physics import as_mujoco_210
 
 Floats = NDArray[np.float64]
@@ -39,6 +41,9 @@ class AntMazeEnv:
         data: the ``mujoco.MjData``.
         between: see :class:`sim.env.Substepped`.
         goal: (x, y) of the goal, m; drawn at every reset, as in D4RL's ``-v2``.
+
+    Raises:
+        ConfigError: no such physics.
     """
 
     def __init__(
@@ -49,6 +54,8 @@ class AntMazeEnv:
         ends_at_goal: bool = True,
         physics: str = "mujoco210",
     ) -> None:
+        if physics not in PHYSICS:
+            raise ConfigError(f"physics: {physics!r} is unknown; {nearest(physics, PHYSICS)}")
         self.maze = maze
         self.model = mujoco.MjModel.from_xml_string(ant_in_maze(maze))
         if physics == "mujoco210":

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import mujoco
 import numpy as np
 
-Physics = Literal["mujoco210", "stock"]
-"""Physics of MuJoCo 2.1.0, or of the installed version."""
+from controller.arguments import nearest
 
 MARGINS_ADD_UP_SINCE = (3, 5)
 
@@ -58,13 +57,15 @@ def as_mujoco_210(model: Any, robot: str) -> None:  # noqa: ANN401
         robot: key of :func:`inertials`.
 
     Raises:
-        ValueError: the model has other bodies than the robot's.
+        ValueError: the robot is unknown, the model has other bodies than the robot's, or geoms
+            with different margins.
     """
+    if robot not in inertials():
+        raise ValueError(f"robot {robot} is unknown; {nearest(robot, inertials())}")
     bodies = inertials()[robot]
-    # The world may carry what the robot walks on; bodies beyond the robot's are scenery.
-    names = [model.body(i).name for i in range(len(bodies))]
+    names = [model.body(i).name for i in range(model.nbody)]
     expected = [body.name for body in bodies]
-    if names != expected or model.nbody != len(bodies):
+    if names != expected:
         raise ValueError(f"{robot}: the model's bodies are {names}, expected {expected}")
     for name in ("mass", "inertia", "ipos", "iquat"):
         getattr(model, f"body_{name}")[:] = [getattr(body, name) for body in bodies]

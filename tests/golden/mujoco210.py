@@ -1,8 +1,12 @@
 """The MuJoCo 2.1.0 library through ctypes, for trajectories to compare with.
 
 The library is not part of this repository. The wheel of the package ``free-mujoco-py`` 2.1.6
-carries it: unpack the wheel and name ``.../mujoco210/bin/libmujoco210nogl.so`` in the environment
-variable ONEBEAT_MUJOCO210. ``python -m tests.golden.mujoco210`` then writes the golden file anew.
+carries it. It is for Python up to 3.10; to have the file, say so:
+
+    pip download free-mujoco-py==2.1.6 --no-deps --only-binary=:all: --python-version 3.10
+
+Unpack the wheel and name ``.../mujoco210/bin/libmujoco210nogl.so`` in the environment variable
+ONEBEAT_MUJOCO210. ``python -m tests.golden.mujoco210`` then writes the golden file anew.
 """
 
 import ctypes

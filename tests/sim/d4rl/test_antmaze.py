@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.errors import ConfigError
 from controller.testing import check_plant
-from sim.d4rl.antmaze import EVALUATION, GENERATION, TASKS, cell_at, centre
+from sim.d4rl.antmaze import EVALUATION, GENERATION, TASKS, Maze, cell_at, centre
 from sim.d4rl.antmaze_env import AntMazeEnv
-from sim.d4rl.antmaze_waypoints import AntWaypoints
+from sim.d4rl.antmaze_waypoints import AntWaypoints, next_cells
 from sim.registry import make_plant, task_named
 
 REGIONS = {
@@ -137,7 +138,59 @@ def test_waypoints_lead_along_the_u():
     assert direction.tolist() == pytest.approx([-1.0, 0.0])
 
 
-def test_places_in_walls_take_the_nearest_free_cell():
+def test_walls_are_left_towards_the_goal():
+    """(7.9, 5.5) lies in the corridor (2, 3), and for D4RL in the wall (2, 2) beside (3, 2)."""
     planner = AntWaypoints(EVALUATION["umaze"])
-    point = planner.waypoint(np.array([3.0, 4.2]), np.array([0.5, 8.5]), np.random.default_rng(0))
-    assert np.isfinite(point).all()
+    point = planner.waypoint(np.array([7.9, 5.5]), np.array([0.5, 8.5]), np.random.default_rng(0))
+    assert (np.abs(point - (centre((3, 2)) + 0.5)) <= 0.5).all()
+
+
+@pytest.mark.parametrize("maze", GENERATION)
+def test_next_cells_shorten_the_way_by_one(maze):
+    walls = GENERATION[maze].walls
+    for goal in GENERATION[maze].free:
+        # Distances by relaxation, from the definition.
+        distance = np.where(walls, np.inf, 1e3)
+        distance[goal] = 0.0
+        for _ in range(walls.size):
+            padded = np.pad(distance, 1, constant_values=np.inf)
+            around = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
+            distance = np.where(walls, np.inf, np.minimum(distance, np.min(around, axis=0) + 1))
+        table = next_cells(GENERATION[maze], goal)
+        assert set(GENERATION[maze].free) <= set(table)
+        for cell, following in table.items():
+            if cell == goal:
+                assert following == goal
+                continue
+            around = _neighbours(cell, walls.shape)
+            assert following in around
+            assert distance[following] == min(distance[beside] for beside in around) < 1e3
+
+
+def _neighbours(cell, shape):
+    row, column = cell
+    around = ((row, column - 1), (row, column + 1), (row + 1, column), (row - 1, column))
+    return [(i, j) for i, j in around if 0 <= i < shape[0] and 0 <= j < shape[1]]
+
+
+def test_places_amid_walls_take_the_nearest_free_cell():
+    """A maze of one free cell and one far away: D4RL's cell (3, 3) touches no free one."""
+    maze = Maze(("#####", "#  ##", "#####", "#####", "#####"), ((1, 1),), 10)
+    planner = AntWaypoints(maze)
+    point = planner.waypoint(np.array([9.0, 9.0]), np.array([0.0, 0.0]), np.random.default_rng(0))
+    assert (np.abs(point - (centre((1, 2)) + 0.5)) <= 0.5).all()
+
+
+def test_unknown_physics():
+    with pytest.raises(ConfigError, match="physics: 'mujoco' is unknown; valid: mujoco210, stock"):
+        make_plant("antmaze-umaze", physics="mujoco")
+
+
+def test_the_ant_is_d4rl_s():
+    """Facts of D4RL's model: 20 ms steps, soft contacts, the mass under MuJoCo 2.1.0."""
+    model = AntMazeEnv(EVALUATION["umaze"]).model
+    assert model.opt.timestep == 0.02
+    assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+    assert model.body_mass.sum() == pytest.approx(0.87871, abs=5e-6)
+    assert np.allclose(model.geom_solref, [0.02, 1.0])
+    assert np.allclose(model.geom_solimp[:, :3], [0.8, 0.8, 0.01])

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -70,6 +71,36 @@ def test_ant_by_hand():
     assert reward == pytest.approx(moved + 1.0 - 0.5 * 8 * 0.25)
     assert np.array_equal(observation[:27], np.r_[env.data.qpos[2:], env.data.qvel])
     assert not observation[27:].any()
+
+
+@pytest.mark.filterwarnings("ignore:.*out of date")
+@pytest.mark.parametrize(
+    ("robot", "name"),
+    [
+        ("halfcheetah", "HalfCheetah-v4"),
+        ("hopper", "Hopper-v4"),
+        ("walker2d", "Walker2d-v4"),
+        ("ant", "Ant-v4"),
+    ],
+)
+def test_with_stock_physics_it_is_gymnasium_v4(robot, name):
+    theirs, ours = gymnasium.make(name).unwrapped, LocomotionEnv(robot, "stock")
+    random, ends = np.random.default_rng(0), 0
+    for episode in range(10):
+        theirs.reset(seed=episode)
+        ours.set_state(theirs.data.qpos, theirs.data.qvel)
+        ended, steps = False, 0
+        while not ended and steps < 50:
+            action = random.uniform(-1, 1, ours.model.nu).astype(np.float32)
+            expected, reward, ended, *_ = theirs.step(action)
+            found = ours.step(action)
+            assert np.array_equal(found[0][: expected.size], expected)
+            # Gymnasium takes the square of the action in float32.
+            assert found[1] == pytest.approx(reward, abs=1e-6)
+            assert found[2] == ended
+            steps += 1
+        ends += ended
+    assert (ends > 0) == (robot != "halfcheetah")
 
 
 @pytest.mark.parametrize("robot", ["hopper", "walker2d"])
@@ -203,3 +234,9 @@ def test_returns_agree_with_the_published_ones(robot):
         totals, _ = returns(snapshot, episodes, robot)
         error = max(std, totals.std()) / np.sqrt(episodes)
         assert abs(totals.mean() - mean) < 4 * error, (snapshot, totals.mean(), mean)
+        if robot == "halfcheetah":
+            # Snapshot 10 falls on its back in 4 of 200 episodes, in MuJoCo 2.1.0 in 3 of 200; the
+            # published std has none. One such return hides a shift of the rest from the mean.
+            # The median does not mind; its standard error is sqrt(pi / 2) times the mean's.
+            error = np.sqrt(np.pi / 2) * std / np.sqrt(episodes)
+            assert abs(np.median(totals) - mean) < 4 * error, (snapshot, np.median(totals), mean)

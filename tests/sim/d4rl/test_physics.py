@@ -80,7 +80,21 @@ def test_capsules_of_2021_by_hand():
     assert stock == pytest.approx(cylinder + 1000 * 4 / 3 * np.pi * radius**3)
 
 
-def test_a_model_of_another_robot():
-    model = LocomotionEnv("walker2d", "stock").model
-    with pytest.raises(ValueError, match=r"hopper: the model's bodies are .* expected \['world'"):
+@pytest.mark.parametrize(("robot", "other"), [("hopper", "walker2d"), ("walker2d", "hopper")])
+def test_a_model_of_another_robot(robot, other):
+    model = LocomotionEnv(other, "stock").model
+    with pytest.raises(ValueError, match=rf"{robot}: the model's bodies are .* expected \['world'"):
+        as_mujoco_210(model, robot)
+
+
+def test_a_robot_that_nobody_measured():
+    model = LocomotionEnv("hopper", "stock").model
+    with pytest.raises(ValueError, match="robot hoper is unknown; did you mean hopper"):
+        as_mujoco_210(model, "hoper")
+
+
+def test_margins_that_cannot_be_halved():
+    model = LocomotionEnv("hopper", "stock").model
+    model.geom_margin[0] = 0.5
+    with pytest.raises(ValueError, match=r"margins \[0.001, 0.5\]: only a uniform margin"):
         as_mujoco_210(model, "hopper")
