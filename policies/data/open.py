@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from controller.arguments import nearest
 from controller.errors import DataError
 from controller.spec import Spec
+from controller.spelling import nearest
 from controller.transitions import concatenate
 from policies.data.dataset import Dataset
 from policies.data.download import checksum, fetch
@@ -92,8 +92,9 @@ def locate(source: str | Path, get: Fetch | None = None) -> Path:
         return minari_root() / name
     dataset = published().get(name) or (None if path.suffix else recognise(name))
     if dataset is None:
-        hint = nearest(name, published()).partition("valid:")[0]
-        raise DataError(f"{name}: no such file, directory or dataset; {hint}".rstrip("; "))
+        close = nearest(name, published())
+        hint = f"; did you mean {close}?" if close else ""
+        raise DataError(f"{name}: no such file, directory or dataset{hint}")
     return find_published(dataset) or (get or _get)(dataset)
 
 
