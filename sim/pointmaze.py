@@ -48,7 +48,12 @@ class Layout(NamedTuple):
     @property
     def walls(self) -> NDArray[np.bool_]:
         """(rows, columns), True where there is a wall."""
-        return np.array([[mark == "#" for mark in row] for row in self.rows])
+        return walls_in(self.rows)
+
+
+def walls_in(rows: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (rows, columns), True where a drawn maze has a ``#``."""
+    return np.array([[mark == "#" for mark in row] for row in rows])
 
 
 LAYOUTS: dict[str, Layout] = {

@@ -38,7 +38,7 @@ class Job(msgspec.Struct, frozen=True):
     fps: float
 
 
-def render_gif(
+def draw_run(
     task: str,
     observations: Columns,
     path: Path,
@@ -49,13 +49,13 @@ def render_gif(
     stride: int | None = None,
     timeout_s: float = 120.0,
 ) -> Path:
-    """Draw a run as an animated GIF.
+    """Draw a run as a GIF or MP4, or its last row and the path to it as a PNG.
 
     Args:
         task: name of the task.
         observations: (T, D) in the spec's order, or the arrays (T, ...) by name. Rows that are
             not finite are left out.
-        path: file to write.
+        path: file to write; its ending tells which.
         fps: frames per second; None plays at the speed of the run, but at 10 or more.
         size: longer edge in pixels.
         max_frames: most frames to draw; beyond them rows are left out evenly.
@@ -69,21 +69,10 @@ def render_gif(
     rows = _flat(task, observations)
     stride = stride or math.ceil(len(rows) / max_frames)
     frames = tuple(range(0, len(rows), stride))[:max_frames]
+    if path.suffix == ".png":
+        frames = (len(rows) - 1,)
     fps = fps or max(10.0, task_spec(task).rate_hz / stride)
     return _draw(task, rows, frames, path, size, fps, timeout_s)
-
-
-def render_png(
-    task: str,
-    observations: Columns,
-    path: Path,
-    *,
-    size: int = 640,
-    timeout_s: float = 60.0,
-) -> Path:
-    """Draw the last row of a run, with the path to it, as a PNG; else as ``render_gif``."""
-    rows = _flat(task, observations)
-    return _draw(task, rows, (len(rows) - 1,), path, size, 1.0, timeout_s)
 
 
 def _flat(task: str, observations: Columns) -> NDArray[np.float64]:

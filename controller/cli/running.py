@@ -161,12 +161,12 @@ def demo(config: DemoConfig, arguments: Arguments) -> int:
     from controller.display import console
     from controller.stats import summarise
     from sim.pointmaze import walls
-    from sim.render import render_gif
+    from sim.render import draw_run
 
     out = Path(config.out)
     maze = walls(config.task)
     log, finetune = circle(config, console())
-    drawn = pictures(log, maze, partial(render_gif, config.task), out)
+    drawn = pictures(log, maze, partial(draw_run, config.task), out)
     report = summarise(log, reference(config.task))
     write_report(out, report, log, finetune, drawn)
     print_end(console(), out, report, finetune, drawn)

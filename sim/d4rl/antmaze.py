@@ -28,38 +28,14 @@ from controller.spec import ArraySpec, Spec
 from sim.d4rl.locomotion import ROBOTS
 from sim.d4rl.scores import versions_of
 from sim.env import Env
+from sim.pointmaze import LAYOUTS, Cell, walls_in
 from sim.task import Task
-
-Cell = tuple[int, int]
 
 CELL_M = 4.0
 ORIGIN: Cell = (1, 1)
 RADIUS_M = 0.5
 PHYSICS_STEPS = 5
 TIMESTEP_S = 0.02
-
-_UMAZE = ("#####", "#   #", "### #", "#G  #", "#####")
-_MEDIUM = (
-    "########",
-    "#  ##  #",
-    "#  #   #",
-    "##   ###",
-    "#  #   #",
-    "# #  # #",
-    "#   #  #",
-    "########",
-)
-_LARGE = (
-    "############",
-    "#    #     #",
-    "# ## # # # #",
-    "#      #   #",
-    "# #### ### #",
-    "#  # #     #",
-    "## # # # ###",
-    "#  #   #   #",
-    "############",
-)
 
 
 @dataclass(frozen=True)
@@ -79,7 +55,7 @@ class Maze:
     @property
     def walls(self) -> NDArray[np.bool_]:
         """(rows, columns), True where there is a wall."""
-        return np.array([[mark == "#" for mark in row] for row in self.rows])
+        return walls_in(self.rows)
 
     @property
     def free(self) -> tuple[Cell, ...]:
@@ -88,16 +64,18 @@ class Maze:
 
 
 EVALUATION: dict[str, Maze] = {
-    "umaze": Maze(_UMAZE, ((3, 1),), 700),
-    "medium": Maze(_MEDIUM, ((6, 6),), 1000),
-    "large": Maze(_LARGE, ((7, 9),), 1000),
+    "umaze": Maze(LAYOUTS["umaze"].rows, ((3, 1),), 700),
+    "medium": Maze(LAYOUTS["medium"].rows, ((6, 6),), 1000),
+    "large": Maze(LAYOUTS["large"].rows, ((7, 9),), 1000),
 }
 """The mazes that policies are scored in."""
 
 GENERATION: dict[str, Maze] = {
     "umaze": EVALUATION["umaze"],
-    "medium": Maze(_MEDIUM, ((2, 6), (5, 1), (6, 5)), 1000),
-    "large": Maze(_LARGE, ((1, 6), (3, 5), (3, 10), (5, 2), (7, 4), (7, 6), (7, 9)), 1000),
+    "medium": Maze(LAYOUTS["medium"].rows, ((2, 6), (5, 1), (6, 5)), 1000),
+    "large": Maze(
+        LAYOUTS["large"].rows, ((1, 6), (3, 5), (3, 10), (5, 2), (7, 4), (7, 6), (7, 9)), 1000
+    ),
 }
 """The mazes that D4RL's data was made in."""
 

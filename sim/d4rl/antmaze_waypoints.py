@@ -15,7 +15,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.d4rl.antmaze import Cell, Maze, cell_at, centre
+from sim.d4rl.antmaze import Maze, cell_at, centre
+from sim.pointmaze import Cell
 
 Floats = NDArray[np.float64]
 

@@ -34,9 +34,6 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Literal
 
-from controller.arguments import nearest
-from controller.errors import ConfigError
-
 Driver = Literal["random", "policy", "navigation", "scripted"]
 
 SUFFIX = "-regen"
@@ -193,18 +190,6 @@ def recipes() -> Mapping[str, Recipe]:
     """Return every recipe by name."""
     found = [*_locomotion(), *_antmaze(), *_adroit(), *_scripted()]
     return MappingProxyType({recipe.name: recipe for recipe in found})
-
-
-def recipe_named(name: str) -> Recipe:
-    """Return one recipe.
-
-    Raises:
-        ConfigError: there is no such recipe; names the nearest.
-    """
-    known = recipes()
-    if name not in known:
-        raise ConfigError(f"dataset {name} is unknown; {nearest(name, known)}")
-    return known[name]
 
 
 def snapshot(robot: str, index: int, steps: int) -> Part:

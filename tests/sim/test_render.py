@@ -10,7 +10,7 @@ from controller.errors import ControllerError, DataError
 from sim.d4rl.kitchen import kitchen_task
 from sim.errors import RenderUnavailable
 from sim.pointmaze import centre, walls
-from sim.render import render_gif, render_png
+from sim.render import draw_run
 
 TASK = "pointmaze-medium"
 
@@ -26,7 +26,7 @@ def any_backend():
 @pytest.fixture(scope="module")
 def can_draw(tmp_path_factory):
     try:
-        render_png(TASK, rows_at((1, 1)), tmp_path_factory.mktemp("gl") / "a.png", size=32)
+        draw_run(TASK, rows_at((1, 1)), tmp_path_factory.mktemp("gl") / "a.png", size=32)
     except RenderUnavailable as error:
         pytest.skip(str(error))
 
@@ -52,7 +52,7 @@ def test_ball_and_goal_are_where_the_observation_has_them(tmp_path):
     """Row 0 of the maze is at the top, column 0 on the left."""
     balls, goals = {}, {}
     for ball, goal in (((1, 1), (6, 6)), ((6, 6), (1, 1))):
-        path = render_png(TASK, rows_at(ball, goal=goal), tmp_path / "maze.png", size=200)
+        path = draw_run(TASK, rows_at(ball, goal=goal), tmp_path / "maze.png", size=200)
         assert Image.open(path).size == (200, 200)
         balls[ball], goals[goal] = centroid(path, 2), centroid(path, 0)
     for places in (balls, goals):
@@ -68,7 +68,7 @@ def test_d4rls_maze_is_drawn_as_its_layout_reads(tmp_path):
     balls = {}
     for cell in ((1, 1), (6, 1), (1, 6)):
         rows = np.array([[*cell, 0.0, 0.0]])
-        path = render_png("maze2d-medium", rows, tmp_path / "maze.png", size=320)
+        path = draw_run("maze2d-medium", rows, tmp_path / "maze.png", size=320)
         balls[cell], goal = centroid(path, 2), centroid(path, 0)
         assert (goal > 0.6).all()
         assert (goal < 0.9).all()
@@ -82,7 +82,7 @@ def test_gif_has_the_frames_asked_for_at_the_speed_of_the_run(tmp_path):
     rows = np.repeat(rows_at((4, 4)), 100, axis=0)
     rows[:, 0] += np.linspace(0.0, 2.0, 100)
     rows[7] = np.nan
-    path = render_gif(TASK, rows, tmp_path / "deep" / "maze.gif", size=96, max_frames=12)
+    path = draw_run(TASK, rows, tmp_path / "deep" / "maze.gif", size=96, max_frames=12)
     with Image.open(path) as gif:
         # 99 finite rows of 10 ms, every ninth drawn.
         assert (gif.n_frames, gif.info["duration"], gif.size) == (11, 90, (96, 96))
@@ -95,7 +95,7 @@ def test_kitchen_by_channel_name(tmp_path):
     rows = np.zeros((3, 60))
     rows[:, 30:] = kitchen_task("kitchen-complete").goal
     rows[:, 0] = (0.0, 0.5, 1.0)
-    path = render_gif(
+    path = draw_run(
         "kitchen-complete", {"observations": rows}, tmp_path / "k.gif", size=64, stride=2, fps=5
     )
     with Image.open(path) as gif:
@@ -105,14 +105,14 @@ def test_kitchen_by_channel_name(tmp_path):
 
 def test_observations_of_another_task(tmp_path):
     with pytest.raises(DataError, match=r"observations have shape \(3, 60\), expected \(T, 8\)"):
-        render_gif(TASK, np.zeros((3, 60)), tmp_path / "a.gif")
+        draw_run(TASK, np.zeros((3, 60)), tmp_path / "a.gif")
     with pytest.raises(DataError, match="no finite observation"):
-        render_gif(TASK, np.full((3, 8), np.nan), tmp_path / "a.gif")
+        draw_run(TASK, np.full((3, 8), np.nan), tmp_path / "a.gif")
 
 
 def refusal(tmp_path, **options) -> str:
     with pytest.raises(RenderUnavailable) as caught:
-        render_gif(TASK, rows_at((1, 1)), tmp_path / "a.gif", **options)
+        draw_run(TASK, rows_at((1, 1)), tmp_path / "a.gif", **options)
     assert isinstance(caught.value, ControllerError)
     assert not list(tmp_path.glob("*.gif"))
     message = str(caught.value)

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.errors import ConfigError
 from sim import registry
-from sim.generate.recipes import Part, Recipe, recipe_named, recipes, rows
+from sim.generate.recipes import Part, Recipe, recipes, rows
 
 DATA = Path(os.environ.get("ONEBEAT_DATA", "absent"))
 ROBOTS = ("hopper", "halfcheetah", "walker2d")
@@ -43,22 +42,21 @@ def test_sizes_are_those_of_d4rl():
     replays = {"hopper": 402_000, "halfcheetah": 202_000, "walker2d": 302_000}
     for robot in ROBOTS:
         for level in LEVELS:
-            recipe = recipe_named(f"{robot}-{level}-regen")
+            recipe = recipes()[f"{robot}-{level}-regen"]
             assert recipe.steps == (replays[robot] if level == "medium-replay" else sizes[level])
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_medium_expert_is_medium_and_then_expert(robot):
     medium, expert, both = (
-        recipe_named(f"{robot}-{level}-regen").parts
-        for level in ("medium", "expert", "medium-expert")
+        recipes()[f"{robot}-{level}-regen"].parts for level in ("medium", "expert", "medium-expert")
     )
     assert both == (*medium, *expert)
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_replay_is_labelled_and_in_order_of_training(robot):
-    recipe = recipe_named(f"{robot}-medium-replay-regen")
+    recipe = recipes()[f"{robot}-medium-replay-regen"]
     assert "stand-in for a replay buffer" in recipe.note
     assert [part.stream for part in recipe.parts] == list(range(len(recipe.parts)))
     assert [part.policy[-6:-4] for part in recipe.parts] == [
@@ -81,11 +79,6 @@ def test_names_are_listed_family_by_family():
     robots = [name.split("-")[0] for name in recipes()]
     changes = sum(one != other for one, other in pairwise(robots))
     assert changes == len(set(robots)) - 1
-
-
-def test_an_unknown_name_brings_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean hopper-medium-regen"):
-        recipe_named("hoper-medium-regen")
 
 
 def test_rows_are_plain_and_complete():
