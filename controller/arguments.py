@@ -11,6 +11,8 @@ from controller.spelling import distance
 from controller.spelling import nearest as nearest_of
 
 SWITCHES = ("json", "help")
+FLAGS = ("resume",)
+"""Settings that are on when they are named alone: ``--resume`` means ``resume=true``."""
 MANY = 20
 """Choices up to which an error lists them all."""
 
@@ -52,6 +54,8 @@ def parse(words: Sequence[str]) -> Arguments:
         name = "help" if word == "-h" else word.removeprefix("--")
         if word.startswith("-") and name in SWITCHES:
             switches.add(name)
+        elif word.startswith("--") and name in FLAGS:
+            overrides.append(f"{name}=true")
         elif word.startswith("--"):
             overrides.append(_flag(name, rest))
         elif word.startswith("-"):

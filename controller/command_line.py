@@ -26,6 +26,8 @@ EXTRAS = {
     "dm_control": "sim",
     "matplotlib": "report",
     "PIL": "report",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
 }
 
 

@@ -37,7 +37,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 def load(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
     """Return the settings of ``kind`` in ``path``, with ``overrides`` laid over them.
 
-    A group given in part keeps the defaults that its parent declares for it.
+    A group given in part keeps the defaults that its parent declares for it. A type with a
+    static method ``beneath`` chooses defaults by what was written: it is given that, and what
+    it returns lies under it.
 
     Args:
         kind: a msgspec Struct; groups are Structs within it.
@@ -55,6 +57,9 @@ def load(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
         _check(tree, kind, _Place(source, kind))
     for word in overrides:
         tree = _merged(tree, _override(word, kind))
+    beneath = getattr(kind, "beneath", None)
+    if beneath is not None:
+        tree = _merged(beneath(tree), tree)
     complete = _complete(tree, kind, None, _Place(source, kind))
     try:
         return msgspec.convert(complete, kind, strict=False)

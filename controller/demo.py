@@ -245,14 +245,15 @@ def swap_facts(log: RunLog, drive: Drive) -> Finetune:
 
 def compare(config: DemoConfig, out: Path, finetune: Finetune) -> Finetune:
     """Add the lockstep scores of both versions over the same seeded episodes."""
+    how = (f"episodes={config.eval_episodes}", "through=loop")
     before, after = (
-        answer("eval", f"bundle={out / 'bundles' / version}", f"episodes={config.eval_episodes}")
+        answer("eval", f"bundle={out / 'bundles' / version}", *how)
         for version in (finetune.version_before, finetune.version_after)
     )
     return msgspec.structs.replace(
         finetune,
-        score_before=before["score"],
-        score_after=after["score"],
+        score_before=before["score_mean"],
+        score_after=after["score_mean"],
         success_before=before["success"],
         success_after=after["success"],
     )

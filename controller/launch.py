@@ -66,6 +66,11 @@ def policy_server(about: PolicySettings, endpoint: str, sched_fifo: str = "auto"
         f"engine={about.engine}",
         f"device={about.device}",
         f"sched_fifo={sched_fifo}",
+        *(
+            f"act.{name}={value}"
+            for name, value in msgspec.structs.asdict(about.act).items()
+            if value is not None
+        ),
     )
     return Child(command("serve", *words), "policy server")
 

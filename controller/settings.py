@@ -6,9 +6,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from controller.acting import AS_BUNDLED, ActSettings
 from controller.fault_settings import FaultsConfig
 from controller.loop import LoopConfig
 from controller.ranges import Count, Device, Engine, Positive, Seed
+
+Through = Literal["vector", "loop"]
+Selection = Literal["last", "online", "offline"]
 
 
 class PlantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,10 +33,12 @@ class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the policy is.
 
     Attributes:
-        bundle: a bundle, or a store of bundles whose current one is meant.
+        bundle: a bundle, a store of bundles whose current one is meant, or the name of one that
+            comes with onebeat, such as hopper.
         endpoint: address of a running policy server; null starts one for the bundle.
-        engine: numpy (fastest for these sizes on a CPU) or torch.
+        engine: numpy (fastest for these sizes on a CPU), torch or onnx.
         device: cpu, or cuda with engine torch.
+        act: how actions are chosen, where that is not left to the bundle.
         local_replica: keep a copy in the control process, for ticks without an answer.
         connect_timeout_s: how long to wait for the server.
     """
@@ -41,6 +47,7 @@ class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: str | None = None
     engine: Engine = "numpy"
     device: Device = "cpu"
+    act: ActSettings = AS_BUNDLED
     local_replica: bool = False
     connect_timeout_s: Positive = 20.0
 
@@ -72,27 +79,57 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EvalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Score a policy over seeded episodes in lockstep.
+    """Score policies over seeded episodes.
 
     Attributes:
-        bundle: a bundle, or a store of bundles whose current one is meant.
-        task: task to score on; null for the task of the bundle.
-        episodes: number of episodes; episode i starts from seed + i.
-        seed: seed of the first episode and of the policy's noise.
-        engine: numpy or torch.
+        bundle: bundles, stores of bundles, or directories that hold such; several as a list.
+        task: task to score on; null for the task of each bundle.
+        episodes: number of episodes of each policy.
+        seed: of the episodes' beginnings and of the policy's noise. Through the loop, episode i
+            begins from seed + i; through the vector, each copy draws its own from it.
+        through: vector (copies of the task step together, and one call acts for all) or loop
+            (the control loop in lockstep, with its safety limits and faults).
+        copies: copies of the task in the vector, 10 at most by default; they decide which
+            episodes are drawn.
+        processes: processes to step them in; null for as many as there are processors. They
+            change the time alone.
+        selection: checkpoint of a run to score: last; online, the one of the best score over
+            these very episodes, an upper bound; or offline, by the imitation loss.
+        top_k: offline takes the checkpoint that this many have a smaller loss than.
+        engine: what computes the actions.
         device: cpu, or cuda with engine torch.
-        loop: the control loop, for its safety limits.
-        faults: delays, losses, noise and frozen sensors of the plant; none by default.
+        act: how actions are chosen, where that is not left to the bundle.
+        loop: the control loop, for its safety limits; through=loop.
+        faults: delays, losses, noise and frozen sensors of the plant; through=loop.
     """
 
-    bundle: str = "runs/demo/bundles"
+    bundle: str | Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = "runs/demo/bundles"
     task: str | None = None
     episodes: Count = 50
     seed: Seed = 100
+    through: Through = "vector"
+    copies: Count | None = None
+    processes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    selection: Selection = "last"
+    top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
     engine: Engine = "numpy"
     device: Device = "cpu"
+    act: ActSettings = AS_BUNDLED
     loop: LoopConfig = LoopConfig()
     faults: FaultsConfig = FaultsConfig()
+
+    def __post_init__(self) -> None:
+        if self.through == "vector":
+            for name, default in (("loop", LoopConfig()), ("faults", FaultsConfig())):
+                if getattr(self, name) != default:
+                    raise ValueError(f"{name} is for the control loop: it needs through=loop")
+        if self.top_k and self.selection != "offline":
+            raise ValueError(f"top_k is for selection=offline, got selection={self.selection}")
+
+    @property
+    def bundles(self) -> tuple[str, ...]:
+        """What to score, one or several."""
+        return (self.bundle,) if isinstance(self.bundle, str) else self.bundle
 
 
 class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,8 +5,7 @@ v0001-1a2b3c4d/
   weights.safetensors       the network that is served
   codec.safetensors         normalisation and limits
   golden.safetensors        observations with the actions this policy must give
-  critics.safetensors       optional: value networks, to fine-tune from
-  train_state.safetensors   optional: optimiser, targets and generators, to resume from
+  critics.safetensors       optional: the target critics, to choose by and to fine-tune from
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ from policies.manifest import (
     GOLDEN,
     MANIFEST,
     REQUIRED,
-    STATE,
     WEIGHTS,
     Arrays,
     DataEntry,
@@ -45,10 +43,10 @@ from policies.manifest import (
     seal_of,
     sha256,
 )
+from policies.model import evaluations
 
 __all__ = [
     "CRITICS",
-    "STATE",
     "Arrays",
     "Bundle",
     "DataEntry",
@@ -60,9 +58,12 @@ __all__ = [
     "read_manifest",
     "resolve",
     "save_bundle",
+    "shipped",
 ]
 
 CURRENT = "current"
+SHIPPED = Path(__file__).parent / "shipped"
+"""Where the bundles lie that come with the package, each in a directory of its own."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,13 @@ class Bundle:
         """The robot the policy was made for."""
         return self.manifest.spec
 
+    def critics(self) -> Arrays | None:
+        """Return the target critics' arrays, None where the bundle has none."""
+        have = f"{CRITICS}.safetensors" in self.manifest.files
+        return self.arrays(CRITICS) if have else None
+
     def arrays(self, name: str) -> Arrays:
-        """Return the arrays of an optional file: ``critics`` or ``train_state``.
+        """Return the arrays of an optional file, such as ``critics``.
 
         Raises:
             BundleError: the bundle has no such file.
@@ -115,7 +121,7 @@ def save_bundle(
         draft: what the manifest says.
         weights: arrays of the served network.
         golden: observations with their expected actions.
-        extra: further files by name, ``critics`` and ``train_state``.
+        extra: further files by name: ``critics``.
 
     Returns:
         The bundle's directory.
@@ -198,7 +204,8 @@ def describe_bundle(path: Path | str) -> dict[str, Any]:
         "algorithm": about.algorithm,
         "robot": about.spec.describe(),
         "sees": ", ".join(about.observation),
-        "evaluations_per_action": len(about.levels),
+        "evaluations_per_action": evaluations(about.model, about.sampler),
+        "candidates_per_action": about.sampler.candidates,
         "weights": sum(array.size for array in bundle.weights.values()),
         "learned_from": data,
         "updates": about.training.get("steps"),
@@ -207,12 +214,16 @@ def describe_bundle(path: Path | str) -> dict[str, Any]:
 
 
 def resolve(path: Path | str) -> Path:
-    """Return the bundle's directory for a bundle, or for a store of bundles.
+    """Return the bundle's directory for a bundle, a store of bundles, or a shipped one's name.
+
+    A path that exists comes before a name.
 
     Raises:
-        BundleError: ``path`` is neither.
+        BundleError: ``path`` is none of them.
     """
     root = Path(path)
+    if str(path) in shipped() and not root.exists():
+        root = SHIPPED / str(path)
     if (root / MANIFEST).is_file():
         return root
     current = root / CURRENT
@@ -221,8 +232,16 @@ def resolve(path: Path | str) -> Path:
     if current.is_symlink():
         raise BundleError(f"{current}: points to {os.readlink(current)}, which is not a bundle")
     if not root.exists():
-        raise BundleError(f"{root}: no such bundle; make one with onebeat train")
+        raise BundleError(
+            f"{root}: no such bundle; make one with onebeat train, or take one that comes with "
+            f"onebeat: {', '.join(shipped()) or 'none'}"
+        )
     raise BundleError(f"{root}: neither a bundle ({MANIFEST}) nor a store of bundles ({CURRENT})")
+
+
+def shipped() -> list[str]:
+    """Return the names of the bundles that come with the package."""
+    return sorted(entry.parent.name for entry in SHIPPED.glob(f"*/{MANIFEST}"))
 
 
 def publish(bundle: Path | str, store: Path | str) -> Path:

@@ -97,7 +97,13 @@ class Codec:
         )
 
 
-def fit(transitions: Transitions, spec: Spec, arrays: Sequence[str] | None = None) -> Codec:
+def fit(
+    transitions: Transitions,
+    spec: Spec,
+    arrays: Sequence[str] | None = None,
+    *,
+    normalise: bool = True,
+) -> Codec:
     """Fit a codec to data: mean and spread of observations, limits of actions.
 
     Actions map to [-1, 1] by the limits of ``spec``, or by the range of the data where an
@@ -107,13 +113,16 @@ def fit(transitions: Transitions, spec: Spec, arrays: Sequence[str] | None = Non
         transitions: the data; observations are rows of all arrays of ``spec``.
         spec: names, sizes and limits.
         arrays: names of the observation arrays to use; None for all.
+        normalise: observations to mean 0 and standard deviation 1; else they stay as they are.
 
     Raises:
         DataError: an array that ``spec`` does not have, or none at all.
     """
     names, columns = select(spec, arrays)
-    seen = transitions.observations[:, columns].astype(np.float64)
-    scale = seen.std(axis=0)
+    if normalise:
+        mean, scale = _moments(transitions.observations[:, columns])
+    else:
+        mean, scale = np.zeros(len(columns)), np.ones(len(columns))
     flat = transitions.actions.reshape(len(transitions), -1).astype(np.float64)
     low, high = (limit.reshape(-1) for limit in spec.action.bounds())
     bottom = np.where(np.isfinite(low), low, flat.min(axis=0))
@@ -122,8 +131,8 @@ def fit(transitions: Transitions, spec: Spec, arrays: Sequence[str] | None = Non
     return Codec(
         arrays=names,
         columns=columns,
-        mean=seen.mean(axis=0),
-        scale=np.where(scale > SMALLEST_SCALE * scale.max(initial=0.0), scale, 1.0),
+        mean=mean,
+        scale=scale,
         centre=(top + bottom) / 2.0,
         span=np.where(span > 0.0, span, 1.0),
         low=low,
@@ -131,6 +140,14 @@ def fit(transitions: Transitions, spec: Spec, arrays: Sequence[str] | None = Non
         action_shape=spec.action.shape,
         action_dtype=spec.action.dtype,
     )
+
+
+def _moments(observations: Array) -> tuple[Float64, Float64]:
+    """Return mean and standard deviation of each column, 1 for one that is constant."""
+    seen = observations.astype(np.float64)
+    scale = seen.std(axis=0)
+    usable = scale > SMALLEST_SCALE * scale.max(initial=0.0)
+    return seen.mean(axis=0), np.where(usable, scale, 1.0)
 
 
 def of_limits(spec: Spec) -> Codec:

@@ -7,32 +7,33 @@ request gives the same bits in every process of a machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.acting import AS_BUNDLED, ActSettings
 from controller.clock import MonotonicClock
 from controller.interfaces import Clock
 from controller.ranges import Device, Engine
 from controller.spec import Spec
 from controller.types import ActionChunk, Array, Observation, Request
-from policies.bundle import Arrays, Bundle, Draft, Manifest, load_bundle
+from policies.bundle import Arrays, Bundle, Draft, load_bundle
+from policies.choice import Sampler
 from policies.codec import Codec
-from policies.engine_gaussian import ALGORITHM, NumpyGaussian, torch_gaussian
-from policies.engine_numpy import NumpySampler
 from policies.errors import BundleError
+from policies.make_sampler import make_sampler
 
 Float32 = NDArray[np.float32]
-Sampler = Callable[[Float32, Float32], Float32]
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference from the golden actions in encoded units: engines and processors round
 differently by about 1e-6."""
 GOLDEN_ROWS = 8
 """Observations that a bundle keeps with their actions."""
+GOLDEN_TRIES = 100
+"""Ticks to try for one whose choice among candidates is no matter of rounding."""
 
 
 class NoiseSource:
@@ -57,33 +58,9 @@ class NoiseSource:
         self._philox.state = self._start
         return self._generator.standard_normal(self._shape, dtype=np.float32)
 
-
-def make_sampler(
-    about: Manifest | Draft, weights: Arrays, engine: Engine = "numpy", device: Device = "cpu"
-) -> Sampler:
-    """Return the function from (condition (1, d), noises (K, A)) to an encoded action (1, A).
-
-    Raises:
-        BundleError: the arrays do not fit the network, or ``device`` is not there.
-    """
-    recipe = (weights, about.network, about.preconditioning, about.levels)
-    gaussian = (weights, len(about.network.hidden), about.sampler.temperature)
-    try:
-        if engine == "numpy":
-            if device != "cpu":
-                raise BundleError(f"engine numpy runs on cpu, not on {device}: use engine=torch")
-            if about.algorithm == ALGORITHM:
-                return NumpyGaussian(*gaussian)
-            return NumpySampler(*recipe, about.sampler.temperature)
-        if about.algorithm == ALGORITHM:
-            return torch_gaussian(*gaussian, device)
-        from policies.engine_torch import TorchSampler
-
-        return TorchSampler(*recipe, about.sampler.temperature, device)
-    except (KeyError, IndexError, RuntimeError) as error:
-        raise BundleError(
-            f"weights do not fit the network of the manifest: {_line(error)}"
-        ) from error
+    def uniform(self) -> NDArray[np.float64]:
+        """Return one number even in [0, 1), what the generator gives after a draw."""
+        return self._generator.random(1)
 
 
 class LocalPolicy:
@@ -93,8 +70,7 @@ class LocalPolicy:
         spec: the robot it was made for.
         version: of the policy.
         codec: normalisation and limits.
-        sampler: see :func:`make_sampler`.
-        evaluations: noise levels of the sampler.
+        sampler: draws actions.
         clock: measures ``infer_ns``.
     """
 
@@ -104,13 +80,11 @@ class LocalPolicy:
         version: str,
         codec: Codec,
         sampler: Sampler,
-        evaluations: int,
         clock: Clock,
     ) -> None:
         self._spec, self._version = spec, version
         self._codec, self._sampler, self._clock = codec, sampler, clock
-        self._evaluations = evaluations
-        self._noise = NoiseSource((evaluations, codec.action_size))
+        self._noise = NoiseSource((sampler.steps, sampler.candidates, codec.action_size))
 
     @property
     def spec(self) -> Spec:
@@ -125,8 +99,16 @@ class LocalPolicy:
     def act(self, observation: Array | tuple[Array, ...], seed: int, tick: int) -> Array:
         """Return (1, *action shape) in plant units for one observation, flat or in arrays."""
         condition = self._codec.encode_observation(observation)
-        encoded = self._sampler(condition, self._noise.draw(seed, tick))
-        return self._codec.decode_action(encoded)
+        return self._codec.decode_action(self._sampler(condition, *self._random(seed, tick)))
+
+    def is_clear(self, observation: Array, seed: int, tick: int) -> bool:
+        """Return whether another engine is sure to take the same candidate."""
+        condition = self._codec.encode_observation(observation)
+        return self._sampler.is_clear(condition, *self._random(seed, tick))
+
+    def _random(self, seed: int, tick: int) -> tuple[Float32, NDArray[np.float64] | None]:
+        drawn = self._noise.draw(seed, tick)
+        return drawn, self._noise.uniform() if self._sampler.uniform else None
 
     def infer(self, request: Request) -> ActionChunk:
         """Answer ``request`` with one action. Not finite where the observation is not."""
@@ -136,7 +118,7 @@ class LocalPolicy:
             tick=request.tick,
             actions=actions,
             version=self._version,
-            evaluations=self._evaluations,
+            evaluations=self._sampler.steps,
             infer_ns=self._clock.now_ns() - start_ns,
         )
 
@@ -155,58 +137,70 @@ def load_policy(
     engine: Engine = "numpy",
     device: Device = "cpu",
     clock: Clock | None = None,
+    act: ActSettings = AS_BUNDLED,
 ) -> LocalPolicy:
     """Load a bundle, or the current one of a store, as a policy, checked and warmed up.
 
     Args:
         path: a bundle or a store.
-        engine: numpy or torch.
+        engine: numpy, torch or onnx.
         device: cpu, or cuda with engine torch.
         clock: measures ``infer_ns``; the machine's by default.
+        act: how an action is chosen, where that is not left to the bundle.
 
     Raises:
-        BundleError: the bundle is damaged, or does not give its golden actions.
+        BundleError: the bundle is damaged, does not give its golden actions, or cannot act as
+            asked.
     """
-    bundle = load_bundle(path)
-    about = bundle.manifest
-    sampler = make_sampler(about, bundle.weights, engine, device)
-    policy = LocalPolicy(
-        spec=about.spec,
-        version=about.version,
-        codec=bundle.codec,
-        sampler=sampler,
-        evaluations=len(about.levels),
-        clock=clock or MonotonicClock(),
-    )
+    bundle, clock = load_bundle(path), clock or MonotonicClock()
+    about, critics = bundle.manifest, bundle.critics()
+
+    def acting(act: ActSettings) -> LocalPolicy:
+        sampler = make_sampler(about, bundle.weights, critics, engine, device, act)
+        return LocalPolicy(about.spec, about.version, bundle.codec, sampler, clock)
+
+    policy = acting(AS_BUNDLED)
     check_golden(bundle, policy)
+    if act != AS_BUNDLED:
+        policy = acting(act)
     policy.warm_up()
     return policy
 
 
-def golden(draft: Draft, weights: Arrays, observations: Array) -> Arrays:
+def golden(
+    draft: Draft, weights: Arrays, observations: Array, critics: Arrays | None = None
+) -> Arrays:
     """Return what a bundle keeps to be checked by: observations, seeds, ticks and actions.
 
     Args:
         draft: the policy.
         weights: its network.
         observations: (n, D) flat observations to choose from.
+        critics: its target critics.
     """
     rows = np.linspace(0, len(observations) - 1, GOLDEN_ROWS).astype(np.int64)
-    seeds, ticks = np.arange(GOLDEN_ROWS), 7 * np.arange(GOLDEN_ROWS)
     policy = LocalPolicy(
         spec=draft.spec,
         version="",
         codec=draft.codec,
-        sampler=make_sampler(draft, weights),
-        evaluations=len(draft.levels),
+        sampler=make_sampler(draft, weights, critics),
         clock=MonotonicClock(),
     )
+    seeds = np.arange(GOLDEN_ROWS)
+    ticks = [_clear_tick(policy, observations[row], seed) for seed, row in enumerate(rows)]
     return {
         "observations": observations[rows],
         "seeds": seeds,
-        "ticks": ticks,
-        "actions": _act_all(policy, observations[rows], seeds, ticks),
+        "ticks": np.array(ticks),
+        "actions": _act_all(policy, observations[rows], seeds, np.array(ticks)),
     }
+
+
+def _clear_tick(policy: LocalPolicy, observation: Array, seed: int) -> int:
+    """Return a tick at which the choice among candidates is no matter of rounding."""
+    ticks = range(7 * seed, 7 * seed + GOLDEN_TRIES)
+    clear = (tick for tick in ticks if policy.is_clear(observation[None], seed, tick))
+    return next(clear, ticks[0])
 
 
 def check_golden(bundle: Bundle, policy: LocalPolicy) -> None:
@@ -234,7 +228,3 @@ def check_golden(bundle: Bundle, policy: LocalPolicy) -> None:
 def _act_all(policy: LocalPolicy, observations: Array, seeds: Array, ticks: Array) -> Array:
     keys = zip(observations, seeds.tolist(), ticks.tolist(), strict=True)
     return np.concatenate([policy.act(row[None], seed, tick) for row, seed, tick in keys])
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

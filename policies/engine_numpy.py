@@ -1,139 +1,205 @@
-"""The policy's network by hand in numpy: what one observation needs and nothing more.
+"""Denoising networks by hand in numpy: what an action needs and nothing more.
 
 Everything that does not depend on the observation or the noise is folded into weights and
-biases when a bundle is loaded: the time embedding, c_in, c_out. Matrices are stored (out, in),
-so that a product is one dot product per output and its bits do not depend on how many BLAS
-threads share the outputs.
+biases when a policy is loaded: the time embedding, c_in, c_out. Matrices are stored (out, in),
+so that a product for one observation is one dot product per output and its bits do not depend
+on how many BLAS threads share the outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.types import Array
-from policies.diffusion.precond import Precondition
-from policies.settings import NetworkSettings, PreconditionSettings
+from policies.manifest import Arrays
+from policies.model import Activation, NetworkSettings
 
 Float32 = NDArray[np.float32]
 
 SATURATION = np.float32(20.0)
 TWO = np.float32(2.0)
+EPSILON = np.float32(1e-5)
+"""Added to the variance by layer norm, as torch does."""
 
 
 @dataclass(frozen=True)
-class _Level:
-    """One network evaluation: sigma and the arrays that depend on it."""
+class Linear:
+    """W x + b, of one x or of rows of them.
 
-    renoise: np.float32
-    skip: np.float32
-    first: Float32
-    bias: Float32
-    head: Float32
-    head_bias: Float32
+    The matrix is kept both ways round: 8 rows of 256 take 26 us with the one and 68 us with
+    the other.
 
-
-class NumpySampler:
-    """Draws encoded actions for one encoded observation. Not for two threads at once.
-
-    Args:
-        weights: arrays of a ``policies.nets.Denoiser``.
-        network: its shape.
-        noise: noise levels and preconditioning.
-        levels: falling noise levels of the sampler.
-        temperature: factor on the noise that sampling starts from.
+    Attributes:
+        weight: (out, in), contiguous.
+        turned: (in, out), contiguous.
+        bias: (out,).
     """
 
-    def __init__(
-        self,
-        weights: dict[str, Array],
-        network: NetworkSettings,
-        noise: PreconditionSettings,
-        levels: Sequence[float],
-        temperature: float = 1.0,
-    ) -> None:
-        arrays = {name: cast("Float32", array) for name, array in weights.items()}
-        depth = len(network.hidden)
-        self._levels = [
-            _fold(arrays, network, noise, sigma, temperature if index == 0 else None)
-            for index, sigma in enumerate(levels)
+    weight: Float32
+    turned: Float32
+    bias: Float32
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Float32], name: str) -> Linear:
+        """Return the layer of that name."""
+        return cls.made(arrays[f"{name}.weight"], arrays[f"{name}.bias"])
+
+    @classmethod
+    def made(cls, weight: Float32, bias: Float32) -> Linear:
+        """Return the layer with these arrays."""
+        return cls(np.ascontiguousarray(weight), np.ascontiguousarray(weight.T), bias)
+
+    @classmethod
+    def side_by_side(cls, layers: Sequence[Linear]) -> Linear:
+        """Return one layer with the outputs of several."""
+        weights, biases = ([getattr(each, part) for each in layers] for part in ("weight", "bias"))
+        return cls.made(np.concatenate(weights), np.concatenate(biases))
+
+    def __call__(self, x: Float32) -> Float32:
+        """Return (out,) of (in,), or (B, out) of (B, in)."""
+        y = np.dot(self.weight, x) if x.ndim == 1 else np.dot(x, self.turned)
+        y += self.bias
+        return cast("Float32", y)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A network at one noise level: the layers that depend on it.
+
+    Attributes:
+        first: of [action, observation], with what it sees of the noise level in the bias.
+        head: with what the output is scaled by.
+    """
+
+    first: Linear
+    head: Linear
+
+
+class NumpyNetwork(ABC):
+    """A denoising network. Not for two threads at once.
+
+    Args:
+        weights: arrays of the bundle.
+        settings: shape.
+    """
+
+    entry: str
+    """Name of the first layer."""
+
+    def __init__(self, weights: Arrays, settings: NetworkSettings) -> None:
+        self.arrays = {name: cast("Float32", array) for name, array in weights.items()}
+        self.settings = settings
+        self.action_size = self.arrays["head.bias"].size
+
+    def fold(self, label: float, scale: float = 1.0, out: float = 1.0) -> Folded:
+        """Return the network told ``label``, its input times ``scale``, output times ``out``."""
+        arrays, size = self.arrays, self.action_size
+        features = self.settings.time_features
+        first = arrays[f"{self.entry}.weight"]
+        into_x, into_time, into_s = np.split(first, [size, size + features], axis=1)
+        return Folded(
+            first=Linear.made(
+                np.concatenate([np.float32(scale) * into_x, into_s], axis=1),
+                arrays[f"{self.entry}.bias"] + into_time @ self._time(label),
+            ),
+            head=Linear.made(
+                np.float32(out) * arrays["head.weight"], np.float32(out) * arrays["head.bias"]
+            ),
+        )
+
+    def _time(self, label: float) -> Float32:
+        arrays = self.arrays
+        angle = np.float32(label) * np.array(self.settings.frequencies, np.float32)
+        waves = np.concatenate([np.sin(angle), np.cos(angle)])
+        h = arrays["time.expand.weight"] @ waves + arrays["time.expand.bias"]
+        mish(h)
+        return cast("Float32", arrays["time.contract.weight"] @ h + arrays["time.contract.bias"])
+
+    @abstractmethod
+    def __call__(self, level: Folded, both: Float32) -> Float32:
+        """Return (B, A) from [action, observation] (B, A + d), or (A,) from (A + d,)."""
+
+
+class NumpyMlp(NumpyNetwork):
+    """The MLP."""
+
+    entry = "layers.0"
+
+    def __init__(self, weights: Arrays, settings: NetworkSettings) -> None:
+        super().__init__(weights, settings)
+        names = [f"layers.{index}" for index in range(1, len(settings.hidden))]
+        self._hidden = [Linear.of(self.arrays, name) for name in names]
+        self._activate = ACTIVATIONS[settings.activation]
+
+    def __call__(self, level: Folded, both: Float32) -> Float32:
+        """Return the output."""
+        activate = self._activate
+        h = level.first(both)
+        activate(h)
+        for layer in self._hidden:
+            h = layer(h)
+            activate(h)
+        return level.head(h)
+
+
+class NumpyBlocks(NumpyNetwork):
+    """The residual blocks with layer norm."""
+
+    entry = "enter"
+
+    def __init__(self, weights: Arrays, settings: NetworkSettings) -> None:
+        super().__init__(weights, settings)
+        names = [f"blocks.{index}" for index in range(len(settings.hidden))]
+        self._blocks = [
+            (
+                (self.arrays[f"{name}.norm.weight"], self.arrays[f"{name}.norm.bias"]),
+                Linear.of(self.arrays, f"{name}.expand"),
+                Linear.of(self.arrays, f"{name}.contract"),
+            )
+            for name in names
         ]
-        self._hidden = [
-            (arrays[f"layers.{i}.weight"], arrays[f"layers.{i}.bias"]) for i in range(1, depth)
-        ]
-        self._action_size = arrays["head.bias"].size
-        self._buffers = [np.empty(width, np.float32) for width in network.hidden]
-        self._input = np.empty(self._levels[0].first.shape[1], np.float32)
 
-    def __call__(self, condition: Float32, noises: Float32) -> Float32:
-        """Return (1, A) from the (1, d) condition and (K, A) noise of K levels."""
-        size = self._action_size
-        self._input[size:] = condition[0]
-        x: Float32 = np.zeros(size, np.float32)
-        for level, noise in zip(self._levels, noises, strict=True):
-            x = x + level.renoise * noise
-            self._input[:size] = x
-            x = level.skip * x + self._network(level)
-        return x[None]
-
-    def _network(self, level: _Level) -> Float32:
-        h = self._buffers[0]
-        np.dot(level.first, self._input, out=h)
-        h += level.bias
-        _mish(h)
-        for (weight, bias), out in zip(self._hidden, self._buffers[1:], strict=True):
-            h = np.dot(weight, h, out=out)
-            h += bias
-            _mish(h)
-        out = np.dot(level.head, h)
-        return cast("Float32", out + level.head_bias)
+    def __call__(self, level: Folded, both: Float32) -> Float32:
+        """Return the output."""
+        h = level.first(both)
+        relu(h)
+        for affine, expand, contract in self._blocks:
+            inner = expand(normalised(h, affine))
+            relu(inner)
+            h += contract(inner)
+        relu(h)
+        return level.head(h)
 
 
-def _fold(
-    arrays: dict[str, Float32],
-    network: NetworkSettings,
-    noise: PreconditionSettings,
-    sigma: float,
-    start_temperature: float | None,
-) -> _Level:
-    """Fold level ``sigma``; with ``start_temperature`` it is the one sampling starts at."""
-    precondition = Precondition.of(noise)
-    size = arrays["head.bias"].size
-    first, features = arrays["layers.0.weight"], network.time_features
-    into_x, into_time, into_s = np.split(first, [size, size + features], axis=1)
-    time = _time_embedding(arrays, network, precondition.c_noise(sigma))
-    if start_temperature is None:
-        renoise = (sigma**2 - noise.sigma_min**2) ** 0.5
-    else:
-        renoise = sigma * start_temperature
-    out = np.float32(precondition.c_out(sigma))
-    scaled = np.float32(precondition.c_in(sigma)) * into_x
-    return _Level(
-        renoise=np.float32(renoise),
-        skip=np.float32(precondition.c_skip(sigma)),
-        first=np.ascontiguousarray(np.concatenate([scaled, into_s], axis=1)),
-        bias=arrays["layers.0.bias"] + into_time @ time,
-        head=out * arrays["head.weight"],
-        head_bias=out * arrays["head.bias"],
-    )
+def network(weights: Arrays, settings: NetworkSettings) -> NumpyNetwork:
+    """Return the network of a bundle."""
+    return (NumpyMlp if settings.kind == "mlp" else NumpyBlocks)(weights, settings)
 
 
-def _time_embedding(arrays: dict[str, Float32], network: NetworkSettings, label: float) -> Float32:
-    angle = np.float32(label) * np.array(network.frequencies, np.float32)
-    waves = np.concatenate([np.sin(angle), np.cos(angle)])
-    h = arrays["time.expand.weight"] @ waves + arrays["time.expand.bias"]
-    _mish(h)
-    return cast("Float32", arrays["time.contract.weight"] @ h + arrays["time.contract.bias"])
+def normalised(x: Float32, affine: tuple[Float32, Float32]) -> Float32:
+    """Return each row with mean 0 and variance 1, scaled and shifted: layer norm."""
+    centred = x - x.mean(-1, keepdims=True)
+    variance = np.square(centred).mean(-1, keepdims=True)
+    return cast("Float32", centred / np.sqrt(variance + EPSILON) * affine[0] + affine[1])
 
 
-def _mish(h: Float32) -> None:
+def mish(h: Float32) -> None:
     """Apply Mish in place: h n / (n + 2) with e = exp(h), n = e (e + 2)."""
     e = np.exp(np.minimum(h, SATURATION))
     n = e * (e + TWO)
     h *= n
     n += TWO
     h /= n
+
+
+def relu(h: Float32) -> None:
+    """Apply ReLU in place."""
+    np.maximum(h, 0, out=h)
+
+
+ACTIVATIONS: dict[Activation, Callable[[Float32], None]] = {"mish": mish, "relu": relu}

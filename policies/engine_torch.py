@@ -1,73 +1,233 @@
-"""The policy's network in torch: the reference, and the way to a GPU."""
+"""Drawing actions in torch: the reference the other engines are held to, and the way to a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from controller.ranges import Device
-from controller.types import Array
-from policies.diffusion.precond import Precondition
-from policies.diffusion.sampler import multi_step
+from policies.diffusion.precond import Network, Precondition
+from policies.diffusion.sampler import ancestral, multi_step
+from policies.engine_numpy import Float32
 from policies.errors import BundleError
-from policies.nets import Denoiser
-from policies.settings import NetworkSettings, PreconditionSettings
+from policies.manifest import Arrays
+from policies.model import (
+    ConsistencyModel,
+    CriticSettings,
+    DeterministicModel,
+    DiffusionModel,
+    GaussianModel,
+    Model,
+    NetworkSettings,
+    SamplerSettings,
+)
+from policies.plan import chain_of
 
-Float32 = NDArray[np.float32]
+log = logging.getLogger(__name__)
+
+Tensors = Mapping[str, Tensor]
+TensorDraw = Callable[[Tensor, Tensor], Tensor]
+Captured = tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]
+
+ACTIVATIONS = {"mish": functional.mish, "relu": functional.relu}
 
 
-class TorchSampler:
-    """Draws encoded actions for a batch of encoded observations.
-
-    Args:
-        weights: arrays of a ``policies.nets.Denoiser``.
-        network: its shape.
-        noise: noise levels and preconditioning.
-        levels: falling noise levels of the sampler.
-        temperature: factor on the noise that sampling starts from.
-        device: cpu or cuda.
+def torch_draw(
+    model: Model, weights: Arrays, sampler: SamplerSettings, device: Device
+) -> Callable[[Float32, Float32], Float32]:
+    """Return the draw of a policy in torch; on CUDA as a captured graph.
 
     Raises:
         BundleError: ``device`` is not there.
     """
-
-    def __init__(
-        self,
-        weights: dict[str, Array],
-        network: NetworkSettings,
-        noise: PreconditionSettings,
-        levels: Sequence[float],
-        temperature: float = 1.0,
-        device: Device = "cpu",
-    ) -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise BundleError("device is cuda, but torch finds no GPU here; valid now: cpu")
-        self._device = torch.device(device)
-        self._precondition = Precondition.of(noise)
-        self._levels, self._temperature = levels, temperature
-        actions = weights["head.bias"].size
-        conditions = weights["layers.0.weight"].shape[1] - actions - network.time_features
-        self._net = Denoiser(actions, conditions, network)
-        self._net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()})
-        self._net.eval().to(self._device)
+    arrays = on_device(weights, device)
+    draw = _tensor_draw(model, arrays, sampler)
+    on = CapturedDraw(draw) if device == "cuda" else draw
 
     @torch.inference_mode()
-    def __call__(self, condition: Float32, noises: Float32) -> Float32:
-        """Return (B, A) from (B, d) conditions and (K, A) or (K, B, A) noise of K levels."""
-        s = torch.from_numpy(condition).to(self._device)
-        z = torch.from_numpy(noises).to(self._device)
+    def act(condition: Float32, noise: Float32) -> Float32:
+        actions: Float32 = on(torch.from_numpy(condition), torch.from_numpy(noise)).cpu().numpy()
+        return actions
 
-        def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
-            pre = self._precondition
-            label = torch.full((len(s), 1), pre.c_noise(sigma), device=self._device)
-            inner = self._net((pre.c_in(sigma) * x).expand(len(s), -1), label, s)
-            clean: torch.Tensor = pre.c_skip(sigma) * x + pre.c_out(sigma) * inner
-            return clean
+    return act
 
-        first = self._temperature * z[0]
-        x = multi_step(denoise, [first, *z[1:]], self._levels, self._precondition.sigma_min)
-        out: Float32 = x.cpu().numpy()
-        return out
+
+def torch_values(
+    weights: Arrays, shape: CriticSettings, device: Device
+) -> Callable[[Float32, Float32], Float32]:
+    """Return the least Q (B,) of conditions (B, d) and actions (B, A), in torch."""
+    arrays = on_device(weights, device)
+
+    @torch.inference_mode()
+    def values(condition: Float32, action: Float32) -> Float32:
+        both = (torch.from_numpy(array).to(device) for array in (condition, action))
+        h = torch.cat(list(both), -1)
+        for index, width in enumerate(shape.hidden):
+            weight, bias = arrays[f"layers.{index}.weight"], arrays[f"layers.{index}.bias"]
+            h = h @ weight.mT + bias.unsqueeze(1)
+            if shape.layer_norm:
+                h = functional.layer_norm(h, (width,))
+                scale, shift = (arrays[f"norms.{index}.{part}"] for part in ("weight", "bias"))
+                h = h * scale.unsqueeze(1) + shift.unsqueeze(1)
+            h = ACTIVATIONS[shape.activation](h)
+        q = h @ arrays["head.weight"].mT + arrays["head.bias"].unsqueeze(1)
+        least: Float32 = q[..., 0].amin(0).cpu().numpy()
+        return least
+
+    return values
+
+
+def on_device(weights: Arrays, device: Device) -> dict[str, Tensor]:
+    """Return arrays as tensors.
+
+    Raises:
+        BundleError: ``device`` is not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BundleError("device is cuda, but torch finds no GPU here; valid now: cpu")
+    return {name: torch.from_numpy(array.copy()).to(device) for name, array in weights.items()}
+
+
+class CapturedDraw:
+    """A draw as CUDA graphs, one for each number of rows: the host launches one thing.
+
+    What cannot be captured is drawn eagerly, and logged once.
+
+    Args:
+        draw: what is captured.
+    """
+
+    def __init__(self, draw: TensorDraw) -> None:
+        self._draw = draw
+        self._captured: dict[int, Captured | None] = {}
+
+    def __call__(self, condition: Tensor, noise: Tensor) -> Tensor:
+        """Return the actions, which the next call overwrites, of arrays on the host."""
+        rows = len(condition)
+        if rows not in self._captured:
+            self._captured[rows] = self._capture(condition.cuda(), noise.cuda())
+        known = self._captured[rows]
+        if known is None:
+            return self._draw(condition.cuda(), noise.cuda())
+        graph, s, z, actions = known
+        s.copy_(condition)
+        z.copy_(noise)
+        graph.replay()
+        return actions
+
+    def _capture(self, s: Tensor, z: Tensor) -> Captured | None:
+        """Return the graph with its inputs and outputs, None where there can be none."""
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._draw(s, z)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                actions = self._draw(s, z)
+        except RuntimeError as error:
+            log.warning("no CUDA graph for %d rows, drawing eagerly: %s", len(s), error)
+            return None
+        return graph, s, z, actions
+
+
+def _tensor_draw(model: Model, arrays: Tensors, sampler: SamplerSettings) -> TensorDraw:
+    match model:
+        case ConsistencyModel():
+            return _consistency(model, arrays, sampler)
+        case DiffusionModel():
+            return _diffusion(model, arrays, sampler)
+    return _gaussian(model, arrays, sampler.temperature)
+
+
+def _consistency(model: ConsistencyModel, arrays: Tensors, sampler: SamplerSettings) -> TensorDraw:
+    precondition, levels = Precondition.of(model.noise), model.levels(sampler)
+    network = _network(model.network, arrays)
+
+    def draw(condition: Tensor, noise: Tensor) -> Tensor:
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return precondition.denoise(network, x, sigma, condition)
+
+        noises = [sampler.temperature * noise[0], *noise[1:]]
+        x: Tensor = multi_step(denoise, noises, levels, model.noise.sigma_min)
+        return x.clamp(-1.0, 1.0)
+
+    return draw
+
+
+def _diffusion(model: DiffusionModel, arrays: Tensors, sampler: SamplerSettings) -> TensorDraw:
+    chain, told = chain_of(model, sampler)
+    network = _network(model.network, arrays)
+
+    def draw(condition: Tensor, noise: Tensor) -> Tensor:
+        def predict(x: Tensor, step: int) -> Tensor:
+            return network(x, x.new_full((1, 1), float(told[step - 1])), condition)
+
+        noises = [sampler.temperature * noise[0], *noise[1:]]
+        x: Tensor = ancestral(predict, noises, chain, lambda x: x.clamp(-1.0, 1.0))
+        return x
+
+    return draw
+
+
+def _gaussian(
+    model: GaussianModel | DeterministicModel, arrays: Tensors, temperature: float
+) -> TensorDraw:
+    def draw(condition: Tensor, noise: Tensor) -> Tensor:
+        h = condition
+        for index in range(len(model.hidden)):
+            h = _linear(arrays, f"fc{index}", h).relu()
+        mean = _linear(arrays, "last_fc", h)
+        if isinstance(model, DeterministicModel):
+            return mean.tanh()
+        log_std = _linear(arrays, "last_fc_log_std", h).clamp(model.log_std_min, model.log_std_max)
+        spread = temperature * log_std.exp() * noise[0]
+        if model.squash == "mean":
+            return (mean.tanh() + spread).clamp(-1.0, 1.0)
+        return (mean + spread).tanh()
+
+    return draw
+
+
+def _network(settings: NetworkSettings, arrays: Tensors) -> Network:
+    """Return F(x, label, s), giving (B, A) of (B, A), (1 or B, 1) and (B, d)."""
+    # Made beforehand: a graph cannot be captured across a copy from the host.
+    frequencies = torch.tensor(settings.frequencies, device=arrays["head.bias"].device)
+    inner = _mlp if settings.kind == "mlp" else _blocks
+
+    def network(x: Tensor, label: Tensor, condition: Tensor) -> Tensor:
+        angle = label * frequencies
+        waves = torch.cat([angle.sin(), angle.cos()], dim=-1)
+        hidden = functional.mish(_linear(arrays, "time.expand", waves))
+        time = _linear(arrays, "time.contract", hidden).expand(len(x), -1)
+        h = inner(settings, arrays, torch.cat([x, time, condition], dim=-1))
+        return _linear(arrays, "head", h)
+
+    return network
+
+
+def _mlp(settings: NetworkSettings, arrays: Tensors, h: Tensor) -> Tensor:
+    for index in range(len(settings.hidden)):
+        h = ACTIVATIONS[settings.activation](_linear(arrays, f"layers.{index}", h))
+    return h
+
+
+def _blocks(settings: NetworkSettings, arrays: Tensors, h: Tensor) -> Tensor:
+    h = _linear(arrays, "enter", h).relu()
+    for index, width in enumerate(settings.hidden):
+        block = f"blocks.{index}"
+        affine = arrays[f"{block}.norm.weight"], arrays[f"{block}.norm.bias"]
+        inner = functional.layer_norm(h, (width,), *affine)
+        inner = _linear(arrays, f"{block}.expand", inner).relu()
+        h = h + _linear(arrays, f"{block}.contract", inner)
+    return h.relu()
+
+
+def _linear(arrays: Tensors, name: str, x: Tensor) -> Tensor:
+    return functional.linear(x, arrays[f"{name}.weight"], arrays[f"{name}.bias"])

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from controller.clock import MonotonicClock
 from controller.errors import DataError
 from controller.interfaces import Clock
 from controller.transitions import Transitions
-from policies import bundle, train_state
-from policies.algos.consistency_ac import Batch, OneStepActor, critic_loss, value_loss
-from policies.algos.consistency_bc import ConsistencyLoss, Info, follow
-from policies.codec import Codec
-from policies.diffusion.precond import Precondition
+from policies import bundle
+from policies.algos.consistency_bc import ConsistencyBC
+from policies.algos.learner import Batch, Sizes
+from policies.algos.q_guided import QGuided
+from policies.algos.value import Valuation
 from policies.engine import golden
 from policies.errors import BundleError, TrainingDiverged
-from policies.nets import Denoiser, TwinCritic
-from policies.settings import ConsistencySettings, FinetuneConfig
-from policies.train import (
-    Progress,
-    data_entry,
-    descend,
-    metrics_file,
-    require_robot,
-    torch_settings,
-    write_metrics,
+from policies.learning import (
+    NEWEST,
+    Averaging,
+    ConsistencySettings,
+    ImproveSettings,
+    OptimiserSettings,
+    RewardSettings,
+    ValueSettings,
 )
+from policies.metrics import Metrics
+from policies.model import ConsistencyModel, CriticSettings, SamplerSettings
+from policies.settings import FinetuneConfig
+from policies.stopwatch import torch_settings
+from policies.table import Table, require_robot
+from policies.train import Progress
 
-IMPROVABLE = ("consistency_bc", "consistency_ac")
+Info = dict[str, float]
+
 ACTED = "policy_acted"
 """Column of a log's transitions: whether the action that was executed is the policy's own."""
 
@@ -74,7 +78,7 @@ def finetune(
         ``bundle`` (directory), ``version_before``, ``version_after``, ``updates`` (of the
         critics), ``actor_updates`` (the last of them), ``transitions`` (rows of the logs),
         ``seconds``, and of the last update ``q_loss``, ``q`` (mean target) and, with the
-        policy, ``loss`` (L_c), ``levels`` and ``q_policy``.
+        policy, ``loss`` (L_c) and ``policy_loss`` (L_q).
 
     Raises:
         BundleError: the parent is damaged, or no consistency policy.
@@ -86,12 +90,12 @@ def finetune(
         require_robot(part, source.spec)
     store = out or Path(config.out)
     budget = _Budget(config, clock or MonotonicClock())
-    with torch_settings(config.seed, config.threads), metrics_file(store) as metrics:
+    with torch_settings(config.seed, config.threads), Metrics(store, tensorboard=False) as metrics:
         run = Finetuning(config, source, logs, offline)
         while budget.left(run.updates):
             info = run.update(actor=budget.share(run.updates) >= config.warmup)
             if run.updates % config.log_every == 0:
-                write_metrics(metrics, run.updates, info)
+                metrics.write(run.updates, info)
             if on_progress is not None:
                 on_progress(*budget.progress(run.updates), info)
             if should_stop is not None and should_stop():
@@ -103,10 +107,10 @@ def finetune(
 
 def _improvable(path: Path | str) -> bundle.Bundle:
     source = bundle.load_bundle(path)
-    if source.manifest.algorithm not in IMPROVABLE:
+    if not isinstance(source.manifest.model, ConsistencyModel):
         raise BundleError(
-            f"{source.path}: learned by {source.manifest.algorithm}; Consistency-AC improves "
-            f"what was learned by {' or '.join(IMPROVABLE)}"
+            f"{source.path}: learned by {source.manifest.algorithm}; expected a consistency "
+            "policy, learned by consistency_bc or consistency_ac"
         )
     return source
 
@@ -137,34 +141,8 @@ class _Budget:
         return min(round(1e3 * self.elapsed_s()), total_ms), total_ms
 
 
-@dataclass(frozen=True)
-class Table:
-    """Transitions as tensors in network units."""
-
-    rows: Batch
-
-    @classmethod
-    def encode(cls, data: Transitions, codec: Codec) -> Table:
-        """Encode ``data`` with the codec of the policy."""
-        return cls(
-            Batch(
-                condition=torch.from_numpy(codec.encode_observation(data.observations)),
-                action=torch.from_numpy(codec.encode_action(data.actions)),
-                reward=torch.from_numpy(data.rewards.astype(np.float32)),
-                next_condition=torch.from_numpy(codec.encode_observation(data.next_observations)),
-                alive=torch.from_numpy((~data.terminals).astype(np.float32)),
-            )
-        )
-
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """Return ``count`` rows drawn with replacement."""
-        index = torch.randint(len(self.rows.reward), (count,), generator=generator)
-        columns = (c[index] for c in vars(self.rows).values())
-        return Batch(*columns)
-
-
 class Finetuning:
-    """Networks, optimisers and data of one fine-tuning.
+    """Learner and data of one fine-tuning.
 
     Args:
         config: what to do.
@@ -181,49 +159,38 @@ class Finetuning:
         offline: Transitions | None,
     ) -> None:
         self.config, self.parent, self.logs, self.offline = config, parent, logs, offline
-        about, codec = parent.manifest, parent.codec
-        sizes = (codec.action_size, codec.condition_size)
-        self.online = Denoiser(*sizes, about.network)
-        train_state.load_arrays(self.online, parent.weights)
-        self.served = copy.deepcopy(self.online)
-        self.critic = TwinCritic(*sizes, about.network)
-        if f"{bundle.CRITICS}.safetensors" in about.files:
-            train_state.load_arrays(self.critic, parent.arrays(bundle.CRITICS))
-        self.critic_target = copy.deepcopy(self.critic)
-        self.actor_optimiser = torch.optim.Adam(self.online.parameters(), fused=True)
-        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), fused=True)
-        self.generator = torch.Generator().manual_seed(config.seed)
-        settings = msgspec.convert(about.training.get("loss", {}), ConsistencySettings)
-        self.consistency = ConsistencyLoss(settings, about.preconditioning)
-        self.tables, self.anchors = self._encode(codec)
+        self.learner = _learner(config, parent)
+        self.tables, self.anchors = self._encode()
         self.updates = self.actor_updates = 0
         self.info: Info = {}
 
-    def _encode(self, codec: Codec) -> tuple[list[Table], list[Table]]:
+    def _encode(self) -> tuple[list[Table], list[Table]]:
         """Return what the critics learn from and what L_c imitates: logs first, then offline."""
+
+        def table(data: Transitions) -> Table:
+            return Table(data, self.parent.codec, RewardSettings())
+
         own = self.logs.info.get(ACTED, np.ones(len(self.logs))).astype(np.bool_)
-        extra = [] if self.offline is None else [Table.encode(self.offline, codec)]
-        tables = [Table.encode(self.logs, codec), *extra]
-        acted = [Table.encode(self.logs.select(own), codec)] if own.any() else []
+        extra = [] if self.offline is None else [table(self.offline)]
+        acted = [table(self.logs.select(own))] if own.any() else []
         if not acted and not extra:
             raise DataError("no row of the logs holds an action of the policy: nothing to imitate")
-        return tables, [*acted, *extra]
+        return [table(self.logs), *extra], [*acted, *extra]
 
     def _draw(self, tables: list[Table]) -> Batch:
         """Draw a batch with the declared share of the first table."""
+        whole = self.config.batch
         if len(tables) == 1:
-            return tables[0].draw(self.config.batch, self.generator)
-        first = max(1, round(self.config.batch * self.config.log_share))
-        counts = (first, max(1, self.config.batch - first))
-        parts = [t.draw(n, self.generator) for t, n in zip(tables, counts, strict=True)]
+            return self._take(tables[0], whole)
+        first = max(1, round(whole * self.config.log_share))
+        counts = (first, max(1, whole - first))
+        parts = [self._take(t, n) for t, n in zip(tables, counts, strict=True)]
         columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Batch(*(torch.cat(column) for column in columns))
+        return Batch(*(torch.cat(column, 1) for column in columns))
 
-    def _actor(self, network: Denoiser) -> OneStepActor:
-        about = self.parent.manifest
-        precondition = Precondition.of(about.preconditioning)
-        size = self.parent.codec.action_size
-        return OneStepActor(network, precondition, about.preconditioning.sigma_max, size)
+    def _take(self, table: Table, count: int) -> Batch:
+        rows: Tensor = torch.randint(len(table), (1, count), generator=self.learner.generator)
+        return table.take(rows)
 
     def update(self, *, actor: bool) -> Info:
         """Update the critics and, with ``actor``, the policy.
@@ -232,11 +199,14 @@ class Finetuning:
             TrainingDiverged: a loss is not finite.
         """
         config = self.config
-        info = self.update_critics()
+        variant = self.learner.prepare(self.updates)
+        figures = self.learner.update_critics(self._draw(self.tables))
         if actor:
-            info |= self.update_actor()
+            states = self._draw(self.tables).condition
+            figures |= self.learner.update_actor(self._draw(self.anchors), states, variant)
             self.actor_updates += 1
         self.updates += 1
+        info = {name: float(value) for name, value in figures.items()}
         bad = [name for name, value in info.items() if not math.isfinite(value)]
         if bad:
             raise TrainingDiverged(
@@ -245,34 +215,6 @@ class Finetuning:
             )
         self.info = info
         return info
-
-    def update_critics(self) -> Info:
-        """Take one step down the TD loss; move the target critics."""
-        config = self.config
-        actor, batch = self._actor(self.served), self._draw(self.tables)
-        loss, info = critic_loss(
-            self.critic, self.critic_target, actor, batch, config.discount, self.generator
-        )
-        descend(self.critic_optimiser, loss, config.critic_rate, config.grad_clip)
-        follow(self.critic_target, self.critic, config.critic_decay)
-        return info
-
-    def update_actor(self) -> Info:
-        """Take one step down L_c + eta L_q; move the served average."""
-        config, anchor = self.config, self._draw(self.anchors)
-        states = self._draw(self.tables).condition
-        imitation, info = self.consistency(
-            self.online, self.online, anchor.condition, anchor.action, (1, 1), self.generator
-        )
-        value, more = value_loss(self.critic, self._actor(self.online), states, self.generator)
-        descend(
-            self.actor_optimiser,
-            imitation + config.eta * value,
-            config.actor_rate,
-            config.grad_clip,
-        )
-        follow(self.served, self.online, config.served_decay)
-        return info | more
 
     def facts(self) -> dict[str, Any]:
         """Return what was done so far, for people."""
@@ -287,27 +229,75 @@ class Finetuning:
     def save(self, out: Path) -> Path:
         """Write the bundle of the fine-tuned policy with its critics."""
         about = self.parent.manifest
-        data = [data_entry("log", self.logs)]
+        data = [_entry("log", self.logs)]
         if self.offline is not None:
-            data.append(data_entry("offline", self.offline))
-        settings = msgspec.json.decode(msgspec.json.encode(self.config))
+            data.append(_entry("offline", self.offline))
+        config = msgspec.json.decode(msgspec.json.encode(self.config))
         draft = bundle.Draft(
             algorithm="consistency_ac",
             spec=about.spec,
-            network=about.network,
-            preconditioning=about.preconditioning,
+            model=about.model,
             sampler=about.sampler,
             codec=self.parent.codec,
             data=tuple(data),
             training={
-                "config": settings,
-                "loss": about.training.get("loss", {}),
+                "config": config | {"loss": msgspec.to_builtins(_loss_of(self.parent))},
                 "steps": self.updates,
                 "result": self.info,
             },
+            critic=self.learner.critic,
             parent=about,
         )
-        weights = train_state.to_arrays(self.served)
-        kept = golden(draft, weights, self.logs.observations)
-        critics = {bundle.CRITICS: train_state.to_arrays(self.critic)}
-        return bundle.save_bundle(out, draft, weights, kept, critics)
+        weights, critics = self.learner.policy_arrays(0), self.learner.critic_arrays(0)
+        kept = golden(draft, weights, self.logs.observations, critics)
+        return bundle.save_bundle(out, draft, weights, kept, {bundle.CRITICS: critics})
+
+
+def _learner(config: FinetuneConfig, parent: bundle.Bundle) -> QGuided:
+    """Return Consistency-AC with the weights of ``parent``, and its critics if it has any.
+
+    The consistency loss stays at the finest grid its training ended with, the newest weights
+    its target. The served average acts in the TD target.
+    """
+    about = parent.manifest
+    assert isinstance(about.model, ConsistencyModel)
+    sizes = Sizes(parent.codec.action_size, parent.codec.condition_size, (config.seed,))
+    loss = msgspec.structs.replace(_loss_of(parent), target=NEWEST, restart=0)
+    slow = Averaging(decay=config.served_decay, grow=False)
+    optimiser = OptimiserSettings(
+        steps=1,
+        learning_rate=config.actor_rate,
+        warmup=0,
+        final_rate=1.0,
+        grad_clip=config.grad_clip,
+        served=slow,
+    )
+    actor = ConsistencyBC(sizes, about.model, loss, optimiser, SamplerSettings(), slow)
+    for network in (actor.online, *actor.averages.kept.values()):
+        network.load_arrays(parent.weights)
+    shape = about.critic or CriticSettings(hidden=about.model.network.hidden)
+    values = Valuation(
+        sizes,
+        shape,
+        ValueSettings(
+            learning_rate=config.critic_rate,
+            discount=config.discount,
+            tau=1.0 - config.critic_decay,
+        ),
+        config.grad_clip,
+    )
+    if about.critic:
+        for network in (values.online, values.target):
+            network.load_arrays(parent.arrays(bundle.CRITICS))
+    return QGuided(actor, values, ImproveSettings(eta=config.eta, q_loss="mean", steps=1))
+
+
+def _loss_of(parent: bundle.Bundle) -> ConsistencySettings:
+    settings = parent.manifest.training.get("config", {}).get("loss", {})
+    loss: ConsistencySettings = msgspec.convert(settings, ConsistencySettings)
+    return loss
+
+
+def _entry(role: str, data: Transitions) -> bundle.DataEntry:
+    fields = {"role": role, "task": data.task, "rows": len(data), "digest": data.digest()}
+    return msgspec.convert(fields, bundle.DataEntry)

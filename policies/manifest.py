@@ -13,12 +13,12 @@ import msgspec
 from controller.spec import Spec
 from controller.types import Array
 from policies.codec import Codec
-from policies.settings import NetworkSettings, PreconditionSettings, SamplerSettings
+from policies.model import CriticSettings, Model, SamplerSettings
 
-FORMAT = "onebeat.bundle/1"
+FORMAT = "onebeat.bundle/2"
 MANIFEST = "manifest.json"
 WEIGHTS, CODEC, GOLDEN = "weights", "codec", "golden"
-CRITICS, STATE = "critics", "train_state"
+CRITICS = "critics"
 REQUIRED = (WEIGHTS, CODEC, GOLDEN)
 
 Arrays = dict[str, Array]
@@ -44,7 +44,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything about a policy but its arrays. Every field is required.
 
     Attributes:
-        format: ``onebeat.bundle/1``.
+        format: ``onebeat.bundle/2``.
         version: ``v<generation>-<8 hex digits of what decides its actions>``.
         generation: 1 for a policy trained from data, parent's plus 1 for a fine-tuned one.
         parent: version it was fine-tuned from.
@@ -52,9 +52,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         algorithm: how it was learned.
         spec: the robot it was made for.
         spec_digest: digest of ``spec``.
-        network: shape of the network.
-        preconditioning: noise levels and the wrapping of the network.
+        model: what the policy is made of.
         sampler: how an action is drawn.
+        critic: shape of the value networks in ``critics.safetensors``; null without them.
         observation: names of the observation arrays the policy sees.
         data: what it learned from.
         training: settings and outcome of the learning.
@@ -70,19 +70,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     algorithm: str
     spec: Spec
     spec_digest: str
-    network: NetworkSettings
-    preconditioning: PreconditionSettings
+    model: Model
     sampler: SamplerSettings
+    critic: CriticSettings | None
     observation: tuple[str, ...]
     data: tuple[DataEntry, ...]
     training: dict[str, Any]
     files: dict[str, FileEntry]
     seal: str
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Noise levels of the sampler; one network evaluation each."""
-        return self.sampler.levels or (self.preconditioning.sigma_max,)
 
 
 @dataclass(frozen=True)
@@ -92,35 +87,30 @@ class Draft:
     Attributes:
         algorithm: how it was learned.
         spec: the robot it was made for.
-        network: shape of the network.
-        preconditioning: noise levels and the wrapping of the network.
+        model: what the policy is made of.
         sampler: how an action is drawn.
         codec: normalisation and limits.
         data: what it learned from.
         training: settings and outcome of the learning; JSON values.
+        critic: shape of the value networks that come with it.
         parent: manifest of the policy it was fine-tuned from.
     """
 
     algorithm: str
     spec: Spec
-    network: NetworkSettings
-    preconditioning: PreconditionSettings
+    model: Model
     sampler: SamplerSettings
     codec: Codec
     data: tuple[DataEntry, ...]
     training: dict[str, Any]
+    critic: CriticSettings | None = None
     parent: Manifest | None = None
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Noise levels of the sampler; one network evaluation each."""
-        return self.sampler.levels or (self.preconditioning.sigma_max,)
 
     def manifest(self, blobs: Mapping[str, bytes]) -> Manifest:
         """Return the sealed manifest of this policy with these files."""
         files = {name: FileEntry(sha256(blob), len(blob)) for name, blob in blobs.items()}
         generation = self.parent.generation + 1 if self.parent else 1
-        acts = (self.spec, self.network, self.preconditioning, self.sampler, self.codec.arrays)
+        acts = (self.spec, self.model, self.sampler, self.critic, self.codec.arrays)
         hashes = [files[f"{name}.safetensors"].sha256 for name in (WEIGHTS, CODEC)]
         identity = sha256(msgspec.json.encode((acts, hashes)))
         manifest = Manifest(
@@ -132,9 +122,9 @@ class Draft:
             algorithm=self.algorithm,
             spec=self.spec,
             spec_digest=self.spec.digest(),
-            network=self.network,
-            preconditioning=self.preconditioning,
+            model=self.model,
             sampler=self.sampler,
+            critic=self.critic,
             observation=self.codec.arrays,
             data=self.data,
             training=self.training,

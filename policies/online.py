@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 
@@ -26,18 +24,19 @@ from controller.types import VectorStep
 from policies import bundle, codec, online_results
 from policies.algos.sac import Info, SoftActorCritic
 from policies.errors import TrainingDiverged
+from policies.metrics import Metrics
 from policies.online_results import Reference, scored
 from policies.online_state import (
     Progress,
     Saved,
-    exclusive,
     read_state,
     restore,
     write_state,
 )
 from policies.replay import Replay
 from policies.settings import SacConfig
-from policies.train import METRICS, Stopwatch, metrics_file, torch_settings, write_metrics
+from policies.stopwatch import Stopwatch, torch_settings
+from policies.train_state import exclusive
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def learn(
         if saved is not None and _is_finished(saved.progress, config, store):
             return _facts(saved.progress, plants.spec.task, store, finished=True)
         run = OnlineRun(config, plants, store, reference, saved)
-        with _metrics_until(store, run.progress.step) as metrics:
+        with Metrics(store, tensorboard=False, until=run.progress.step) as metrics:
             run.end_segment(metrics)
             stopped = False
             while run.progress.step < run.steps and not stopped:
@@ -109,7 +108,7 @@ def learn(
 
 def _segment(
     run: OnlineRun,
-    metrics: IO[bytes],
+    metrics: Metrics,
     watch: Stopwatch,
     on_progress: OnProgress | None,
     should_stop: Callable[[], bool] | None,
@@ -123,7 +122,7 @@ def _segment(
         figures = run.figures()
         if progress.step // every != lines or progress.step == end:
             rate = {"updates_per_s": watch.rate(progress.updates)}
-            write_metrics(metrics, progress.step, figures | run.check() | rate)
+            metrics.write(progress.step, figures | run.check() | rate)
         if on_progress is not None:
             on_progress(progress.step, run.steps, figures)
         if should_stop is not None and should_stop():
@@ -248,7 +247,7 @@ class OnlineRun:
             )
         return info
 
-    def end_segment(self, metrics: IO[bytes]) -> None:
+    def end_segment(self, metrics: Metrics) -> None:
         """Score the policy where a snapshot is due, and save the state.
 
         Raises:
@@ -259,8 +258,7 @@ class OnlineRun:
         index = len(self.progress.snapshots)
         while index <= last and self.progress.step >= self.config.steps * index // last:
             facts = self._snapshot(index)
-            metrics.write(msgspec.json.encode({"snapshot": index, **facts}) + b"\n")
-            metrics.flush()
+            metrics.write(self.progress.step, {"snapshot": index, **facts})
             index += 1
         self.replay.cut()
         write_state(
@@ -353,22 +351,3 @@ def _facts(progress: Progress, task: str, store: Path, *, finished: bool) -> dic
         facts["replay"] = str(store / online_results.REPLAY)
         facts["bundle"] = str(bundle.resolve(store / online_results.BUNDLES))
     return facts
-
-
-@contextmanager
-def _metrics_until(store: Path, step: int) -> Iterator[IO[bytes]]:
-    """Open the metrics to append to, without what was written after ``step``."""
-    file = store / METRICS
-    if file.is_file():
-        lines = file.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= step]
-        file.write_bytes(b"".join(kept))
-    with metrics_file(store) as stream:
-        yield stream
-
-
-def _step_of(line: bytes) -> float:
-    try:
-        return float(msgspec.json.decode(line)["step"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return math.inf

@@ -19,16 +19,16 @@ from policies.codec import Codec
 from policies.data.d4rl import write_d4rl
 from policies.data.dataset import Attribute
 from policies.engine import golden
-from policies.engine_gaussian import ALGORITHM
+from policies.model import GaussianModel, SamplerSettings
 from policies.online_state import Progress, comparable
 from policies.replay import Replay
 from policies.rollouts import Float64, roll_out
-from policies.settings import NetworkSettings, PreconditionSettings, SacConfig, SamplerSettings
-from policies.train import data_entry
+from policies.settings import SacConfig
 
 Reference = tuple[float, float]
 
 REPLAY, SNAPSHOTS, BUNDLES = "replay.hdf5", "snapshots.json", "bundles"
+ALGORITHM = "sac"
 
 
 def act(
@@ -129,11 +129,10 @@ def publish(
     draft = bundle.Draft(
         algorithm=ALGORITHM,
         spec=spec,
-        network=NetworkSettings(hidden=config.hidden),
-        preconditioning=PreconditionSettings(),
+        model=GaussianModel(hidden=config.hidden),
         sampler=SamplerSettings(temperature=0.0),
         codec=codec,
-        data=(data_entry("offline", data),),
+        data=(bundle.DataEntry("offline", data.task, len(data), data.digest()),),
         training={"config": comparable(config), "steps": progress.updates, "result": last},
     )
     weights = learner.policy_arrays()

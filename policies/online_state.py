@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from policies.algos.sac import SoftActorCritic
 from policies.errors import BundleError
 from policies.manifest import Arrays
 from policies.settings import SacConfig
+from policies.train_state import replace_file
 
 FREE = ("out", "processes", "threads", "log_every")
 """Settings that may differ when a run is taken up again. Other threads sum in another order."""
@@ -51,25 +48,6 @@ class Saved:
     arrays: Arrays
 
 
-@contextmanager
-def exclusive(store: Path) -> Iterator[None]:
-    """Keep every other run out of ``store`` inside.
-
-    Raises:
-        BundleError: another run is at work there.
-    """
-    file = store / "state" / "lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BundleError(
-                f"{store}: another run is at work there; choose another out"
-            ) from None
-        yield
-
-
 def write_state(
     file: Path,
     config: SacConfig,
@@ -86,13 +64,7 @@ def write_state(
         "progress": msgspec.to_builtins(progress),
     }
     blob = safetensors.numpy.save(_pack(learner), metadata={ABOUT: json.dumps(about)})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}.part")
-    with scratch.open("wb") as stream:
-        stream.write(blob)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(file)
+    replace_file(file, blob)
 
 
 def read_state(file: Path, config: SacConfig, spec: Spec) -> Saved | None:

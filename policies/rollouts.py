@@ -30,7 +30,11 @@ class Episodes:
 
 
 def roll_out(
-    plants: VectorPlant, act: Callable[[Float64], Array], episodes: int, seed: int
+    plants: VectorPlant,
+    act: Callable[[Float64], Array],
+    episodes: int,
+    seed: int,
+    on_episode: Callable[[], None] | None = None,
 ) -> Episodes:
     """Run episodes and return what came of them.
 
@@ -42,6 +46,7 @@ def roll_out(
         act: gives actions (N, ...) in plant units for observations (N, D).
         episodes: E.
         seed: determines the episodes' beginnings.
+        on_episode: called at the end of each.
     """
     due = np.full(plants.num, episodes // plants.num)
     due[: episodes % plants.num] += 1
@@ -53,5 +58,7 @@ def roll_out(
         for copy in np.flatnonzero((step.terminated | step.truncated) & (due > 0)):
             due[copy] -= 1
             rows.append((step.episode_returns[copy], step.episode_steps[copy], step.success[copy]))
+            if on_episode is not None:
+                on_episode()
     returns, lengths, success = zip(*rows, strict=True) if rows else ((), (), ())
     return Episodes(np.array(returns, float), np.array(lengths, int), np.array(success, bool))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from controller.acting import AS_BUNDLED, ActSettings
 from controller.ranges import (
     Count,
     Device,
@@ -16,124 +18,34 @@ from controller.ranges import (
     SchedFifo,
     Seed,
 )
+from policies.learning import (
+    ConsistencySettings,
+    ImproveSettings,
+    IqlSettings,
+    OptimiserSettings,
+    RewardSettings,
+    Step,
+    Td3Settings,
+    ValueSettings,
+)
+from policies.model import (
+    ChainSettings,
+    CriticSettings,
+    NetworkSettings,
+    PreconditionSettings,
+    SamplerSettings,
+)
 
-
-class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Shape of the networks: an MLP with Mish units on [noisy action, time, observation].
-
-    Attributes:
-        hidden: width of each hidden layer.
-        time_features: width of the sinusoidal embedding of the noise level, even.
-        time_hidden: width of the layer behind it.
-        dropout: probability of dropping a hidden unit in training.
-    """
-
-    hidden: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)] = (256, 256, 256)
-    time_features: Annotated[int, msgspec.Meta(ge=4, multiple_of=2)] = 16
-    time_hidden: Count = 32
-    dropout: Fraction = 0.0
-
-    @property
-    def frequencies(self) -> tuple[float, ...]:
-        """Angular frequencies of the time embedding, falling from 1 to 1e-4."""
-        half = self.time_features // 2
-        return tuple(10_000.0 ** (-i / (half - 1)) for i in range(half))
-
-
-class PreconditionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Noise levels and how the network is wrapped in them.
-
-    Attributes:
-        kind: ``edm`` scales the input and embeds ln(sigma); ``paper`` feeds both raw.
-        sigma_min: smallest noise level, where the consistency function is the identity.
-        sigma_max: largest noise level, where sampling starts.
-        sigma_data: standard deviation of an encoded action, about.
-        rho: curvature of the grid of noise levels.
-    """
-
-    kind: Literal["edm", "paper"] = "edm"
-    sigma_min: Positive = 0.002
-    sigma_max: Positive = 80.0
-    sigma_data: Positive = 0.5
-    rho: Positive = 7.0
-
-    def __post_init__(self) -> None:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min} is not below sigma_max {self.sigma_max}")
-
-
-class ConsistencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The consistency loss.
-
-    Attributes:
-        levels_start: s0, the number of grid steps the curriculum starts with.
-        levels_end: s1, the number it ends with: 150 in the paper, for millions of updates. A
-            coarse grid learns in thousands, and smooths the distribution.
-        weighting: weight of each sample: ``none``, or ``inverse_step`` for
-            xi / (tau_{n+1} - tau_n).
-        xi: scale of ``inverse_step``; 100 in the paper.
-        distance: ``l2`` (squared) or ``pseudo_huber``.
-        huber: pseudo-Huber constant per square root of the action size.
-        levels: how a pair of neighbouring levels is drawn: ``uniform`` on the grid, or
-            ``lognormal`` in sigma.
-        lognormal_mean: mean of ln(sigma) for ``lognormal``.
-        lognormal_std: standard deviation of ln(sigma) for ``lognormal``.
-        target_decay: decay of the target network per update; 0 takes the online network.
-    """
-
-    levels_start: Count = 2
-    levels_end: Count = 10
-    weighting: Literal["none", "inverse_step"] = "none"
-    xi: Positive = 100.0
-    distance: Literal["l2", "pseudo_huber"] = "l2"
-    huber: Positive = 0.03
-    levels: Literal["uniform", "lognormal"] = "uniform"
-    lognormal_mean: float = -1.1
-    lognormal_std: Positive = 2.0
-    target_decay: Fraction = 0.0
-
-
-class OptimiserSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Adam and its batches.
-
-    Attributes:
-        steps: gradient updates.
-        batch: rows per update.
-        learning_rate: after the warm-up.
-        warmup: updates over which the rate rises linearly from zero.
-        final_rate: share of the learning rate left after the cosine decay.
-        weight_decay: decoupled weight decay.
-        grad_clip: largest norm of the gradient; null for no limit.
-        served_decay: decay per update of the average of the weights that is served.
-        threads: CPU threads. On a core that is shared with other work, two threads wait
-            for each other and are slower than one.
-    """
-
-    steps: Count = 10_000
-    batch: Count = 256
-    learning_rate: Positive = 1e-3
-    warmup: Annotated[int, msgspec.Meta(ge=0)] = 100
-    final_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    weight_decay: NonNegative = 0.0
-    grad_clip: Positive | None = 1.0
-    served_decay: Fraction = 0.999
-    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
-
-
-class SamplerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an action is drawn from the trained model; one network evaluation per level.
-
-    Attributes:
-        levels: noise levels, falling; null for the largest one only (one step).
-        temperature: factor on the noise sampling starts from; 1 draws from the model.
-    """
-
-    levels: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)] | None = None
-    temperature: NonNegative = 1.0
-
-    def __post_init__(self) -> None:
-        if self.levels and list(self.levels) != sorted(set(self.levels), reverse=True):
-            raise ValueError(f"sampler levels {list(self.levels)} do not fall strictly")
+Algorithm = Literal[
+    "consistency_bc",
+    "consistency_ac",
+    "diffusion_bc",
+    "diffusion_ql",
+    "bc",
+    "td3_bc",
+    "iql",
+    "rebrac",
+]
 
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,16 +53,36 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         task: name of the task the data belongs to; see ``onebeat sim list``.
-        data: HDF5 file with the transitions.
-        out: store that receives the bundle, as its current one, and ``metrics.jsonl``.
-        algorithm: ``consistency_bc``, behaviour cloning with a consistency model.
+        data: dataset: a file, a directory or a published name.
+        out: store that receives the bundles, the newest as its current one, and the metrics;
+            with several seeds ``out/seed_N`` is the store of each.
+        algorithm: what to learn with; see docs/algorithms.md.
+        preset: ``paper`` or ``released`` begin with the settings that Ding & Jin describe for
+            this task, or that their published code has; ``own`` with what is written here.
         observation: names of the observation arrays the policy sees; null for all.
+        normalise: observations to mean 0 and standard deviation 1; else as they are.
+        clip_actions: take actions beyond their limits, clipped, instead of refusing them.
         seed: seed of initial weights, batches and noise.
-        save_state: keep the optimiser's state in the bundle, to resume from.
+        seeds: several seeds, learned side by side; null for the one.
+        resume: go on with the run that ``out`` holds.
+        checkpoint_every: updates between two bundles; 0 for one at the end.
+        save_every: updates between two states to resume from.
         log_every: updates between two lines of metrics.
-        network: shape of the network.
-        noise: noise levels and preconditioning.
+        tensorboard: write TensorBoard's files too, where it is installed.
+        evaluate_episodes: episodes each bundle is scored over, where the simulator is
+            installed; 0 for none.
+        device: cpu or cuda.
+        network: shape of the policy's network; of bc, td3_bc, iql and rebrac only ``hidden``
+            counts, whose units are ReLU.
+        critic: shape of the critics.
+        noise: noise levels and preconditioning of a consistency policy.
+        chain: chain of a diffusion policy.
         loss: the consistency loss.
+        value: how the critics learn.
+        improve: how the critics guide the policy.
+        td3: how td3_bc and rebrac learn; null for the defaults of its settings.
+        iql: how iql learns; null likewise.
+        reward: what is done to the rewards.
         optimiser: updates, batches, learning rate.
         sampler: how actions are drawn when serving.
     """
@@ -158,16 +90,48 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: str = ""
     data: str = ""
     out: str = "runs/train/bundles"
-    algorithm: Literal["consistency_bc"] = "consistency_bc"
+    algorithm: Algorithm = "consistency_bc"
+    preset: Literal["own", "paper", "released"] = "own"
     observation: tuple[str, ...] | None = None
+    normalise: bool = True
+    clip_actions: bool = False
     seed: Seed = 0
-    save_state: bool = True
+    seeds: Annotated[tuple[Seed, ...], msgspec.Meta(min_length=1)] | None = None
+    resume: bool = False
+    checkpoint_every: Step = 0
+    save_every: Count = 5_000
     log_every: Count = 100
+    tensorboard: bool = True
+    evaluate_episodes: Step = 0
+    device: Device = "cpu"
     network: NetworkSettings = NetworkSettings()
+    critic: CriticSettings = CriticSettings()
     noise: PreconditionSettings = PreconditionSettings()
+    chain: ChainSettings = ChainSettings()
     loss: ConsistencySettings = ConsistencySettings()
+    value: ValueSettings = ValueSettings()
+    improve: ImproveSettings = ImproveSettings()
+    td3: Td3Settings | None = None
+    iql: IqlSettings | None = None
+    reward: RewardSettings = RewardSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     sampler: SamplerSettings = SamplerSettings()
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} repeat")
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """The seeds of the runs that are learned side by side."""
+        return self.seeds if self.seeds is not None else (self.seed,)
+
+    @staticmethod
+    def beneath(tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that what was written is laid over."""
+        from policies.presets import beneath
+
+        return beneath(tree)
 
 
 class FinetuneConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -285,8 +249,9 @@ class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         bundle: a bundle, or a store of bundles whose current one is meant.
         endpoint: address to answer on: ``ipc://PATH`` or ``tcp://HOST:PORT``.
-        engine: numpy (fastest for these sizes on a CPU) or torch.
+        engine: numpy (fastest for these sizes on a CPU), torch or onnx.
         device: cpu, or cuda with engine torch.
+        act: how actions are chosen, where that is not left to the bundle.
         sched_fifo: auto (take SCHED_FIFO where the machine allows it) or off.
     """
 
@@ -294,4 +259,5 @@ class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     endpoint: str = "ipc:///tmp/onebeat-policy"
     engine: Engine = "numpy"
     device: Device = "cpu"
+    act: ActSettings = AS_BUNDLED
     sched_fifo: SchedFifo = "auto"

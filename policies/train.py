@@ -1,35 +1,30 @@
-"""Learn a policy from transitions, and write it as a bundle."""
+"""Learn policies from transitions, and write them as bundles."""
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
-
-import msgspec
-import torch
-from torch import Tensor
 
 from controller.clock import MonotonicClock
-from controller.errors import DataError
 from controller.interfaces import Clock
 from controller.spec import Spec
-from controller.transitions import Transitions, layout_of
-from policies import bundle, codec, train_state
-from policies.algos.consistency_bc import ConsistencyLoss, Info, follow
-from policies.engine import golden
-from policies.errors import BundleError, TrainingDiverged
-from policies.nets import Denoiser
-from policies.settings import OptimiserSettings, TrainConfig
+from controller.transitions import Transitions
+from policies import checkpoints
+from policies.checkpoints import Checkpoint
+from policies.errors import BundleError
+from policies.manifest import MANIFEST
+from policies.metrics import Metrics
+from policies.settings import TrainConfig
+from policies.stopwatch import Stopwatch, torch_settings
+from policies.train_state import STATE, Saved, exclusive, read_state
+from policies.training import Training
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, Info], None]
-METRICS = "metrics.jsonl"
+Progress = Callable[[int, int, Mapping[str, float]], None]
+Scorer = Callable[[Sequence[Path]], Sequence[Mapping[str, float]]]
 
 
 def train(
@@ -40,241 +35,134 @@ def train(
     on_progress: Progress | None = None,
     *,
     should_stop: Callable[[], bool] | None = None,
-    resume: Path | None = None,
+    score: Scorer | None = None,
     clock: Clock | None = None,
-) -> Path:
-    """Train a consistency policy and publish its bundle as ``out/<version>``.
+) -> list[Path]:
+    """Train a policy for each seed and publish the bundles, each in its store.
 
-    The same config, data and thread count give the same weights bit for bit on one machine,
-    also when the run was stopped and resumed.
+    On one machine the same config, data and threads give the same weights bit for bit, also
+    when the run was stopped or killed and resumed. On CUDA that is not promised.
 
     Args:
         config: what to do.
         data: what to learn from.
         spec: the robot; its limits set the scale of the actions.
-        out: store that receives the bundle and ``metrics.jsonl``; ``config.out`` by default.
-        on_progress: called after each update with (updates done, updates in all, info).
-        should_stop: asked after each update; True ends the run early, with a bundle.
-            So does a KeyboardInterrupt once an update is done.
-        resume: bundle of an unfinished run of the same config to go on from.
+        out: store of the run, or of the stores of several; ``config.out`` by default.
+        on_progress: called after each update with (updates done, in all, figures).
+        should_stop: asked after each update; True saves the state, publishes what there is,
+            and ends the run.
+        score: given the bundles of a checkpoint, one of each run, returns figures of each.
         clock: measures the speed.
 
     Returns:
-        The bundle's directory.
+        The directory of each run's bundle.
 
     Raises:
-        DataError: the data is not of this robot.
-        TrainingDiverged: the loss is no longer finite.
-        BundleError: ``resume`` does not hold the state of such a run.
+        DataError: the data is not of this robot, or cannot be learned from.
+        TrainingDiverged: a loss is no longer finite; the batch is kept, and what was
+            published before.
+        BundleError: ``out`` holds an unfinished or another run, or the device is not there.
     """
-    require_robot(data, spec)
     store = out or Path(config.out)
-    with torch_settings(config.seed, config.optimiser.threads), metrics_file(store) as metrics:
-        run = Run(config, data, spec)
-        if resume is not None:
-            run.restore(resume)
-        watch = Stopwatch(clock or MonotonicClock(), run.step)
-        try:
-            while run.step < config.optimiser.steps:
-                info = run.update() | {"updates_per_s": watch.rate(run.step)}
-                if run.step % config.log_every == 0 or run.step == config.optimiser.steps:
-                    write_metrics(metrics, run.step, info)
-                if on_progress is not None:
-                    on_progress(run.step, config.optimiser.steps, info)
-                if should_stop is not None and should_stop():
-                    break
-        except KeyboardInterrupt:
-            if run.step == 0:
-                raise
-            log.warning("interrupted after %d of %d updates", run.step, config.optimiser.steps)
-        return bundle.publish(run.save(store), store)
+    if config.resume and not (store / STATE).is_file():
+        raise BundleError(f"{store}: nothing to resume: no run left a state there")
+    with exclusive(store), torch_settings(config.runs[0], config.optimiser.threads):
+        saved = _state_of(store, resume=config.resume)
+        run = Training(config, data, spec, store)
+        if saved is not None:
+            run.restore(saved)
+        return _Course(run, on_progress, score, clock or MonotonicClock()).finish(should_stop)
 
 
-class Run:
-    """One training run: three networks, the optimiser and the encoded data.
+def _state_of(store: Path, *, resume: bool) -> Saved | None:
+    """Return the state to go on from, None to begin anew.
 
-    Args:
-        config: what to do.
-        data: what to learn from.
-        spec: the robot.
+    Raises:
+        BundleError: it cannot be read, or a run that is to begin would take its place.
     """
-
-    def __init__(self, config: TrainConfig, data: Transitions, spec: Spec) -> None:
-        self.config, self.data, self.spec = config, data, spec
-        self.codec = codec.fit(data, spec, config.observation)
-        self.condition = torch.from_numpy(self.codec.encode_observation(data.observations))
-        self.action = torch.from_numpy(self.codec.encode_action(data.actions))
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.online = Denoiser(
-            self.codec.action_size, self.codec.condition_size, config.network
-        ).train()
-        self.target, self.served = copy.deepcopy(self.online), copy.deepcopy(self.online)
-        self.optimiser = torch.optim.AdamW(
-            self.online.parameters(), weight_decay=config.optimiser.weight_decay, fused=True
-        )
-        self.loss = ConsistencyLoss(config.loss, config.noise)
-        self.step = 0
-        self.info: Info = {}
-
-    def update(self) -> Info:
-        """Do one gradient update and return what to report.
-
-        Raises:
-            TrainingDiverged: the loss is not finite.
-        """
-        settings = self.config.optimiser
-        rows = torch.randint(len(self.action), (settings.batch,), generator=self.generator)
-        loss, info = self.loss(
-            self.online,
-            self.target if self.config.loss.target_decay else self.online,
-            self.condition[rows],
-            self.action[rows],
-            (self.step, settings.steps),
-            self.generator,
-        )
-        if not math.isfinite(info["loss"]):
-            raise TrainingDiverged(
-                f"loss is {info['loss']} at update {self.step + 1}: "
-                f"lower optimiser.learning_rate (now {settings.learning_rate:g})"
-            )
-        self._descend(loss, learning_rate(settings, self.step))
-        self.step += 1
-        self.info = info
-        return info
-
-    def _descend(self, loss: Tensor, rate: float) -> None:
-        descend(self.optimiser, loss, rate, self.config.optimiser.grad_clip)
-        if self.config.loss.target_decay:
-            follow(self.target, self.online, self.config.loss.target_decay)
-        # The average forgets the initial weights first: its decay grows to the declared one.
-        young = (self.step + 1) / (self.step + 10)
-        follow(self.served, self.online, min(self.config.optimiser.served_decay, young))
-
-    def restore(self, path: Path) -> None:
-        """Go on where the run that wrote the bundle at ``path`` stopped."""
-        saved = bundle.load_bundle(path)
-        if saved.manifest.training.get("config") != comparable(self.config):
-            raise BundleError(f"{path}: cannot resume: it was trained with other settings")
-        if saved.manifest.data[0].digest != self.data.digest():
-            raise BundleError(f"{path}: cannot resume: it was trained on other data")
-        arrays = saved.arrays(bundle.STATE)
-        self.step = train_state.unpack(arrays, self._modules(), self.optimiser, self.generator)
-
-    def save(self, out: Path) -> Path:
-        """Write the bundle of the served weights."""
-        config = self.config
-        draft = bundle.Draft(
-            algorithm=config.algorithm,
-            spec=self.spec,
-            network=config.network,
-            preconditioning=config.noise,
-            sampler=config.sampler,
-            codec=self.codec,
-            data=(data_entry("offline", self.data),),
-            training={
-                "config": comparable(config),
-                "loss": msgspec.to_builtins(config.loss),
-                "steps": self.step,
-                "result": self.info,
-            },
-        )
-        weights = train_state.to_arrays(self.served)
-        extra = {}
-        if config.save_state:
-            extra[bundle.STATE] = train_state.pack(
-                self._modules(), self.optimiser, self.generator, self.step
-            )
-        kept = golden(draft, weights, self.data.observations)
-        return bundle.save_bundle(out, draft, weights, kept, extra)
-
-    def _modules(self) -> dict[str, torch.nn.Module]:
-        return {"online": self.online, "target": self.target, "served": self.served}
+    saved = read_state(store)
+    if resume or saved is None:
+        return saved
+    if saved.about["finished"]:
+        return None
+    raise BundleError(
+        f"{store}: holds a run that stopped at update {saved.about['step']}: "
+        "resume=true goes on with it; else choose another out, or remove state/ there"
+    )
 
 
-def learning_rate(settings: OptimiserSettings, step: int) -> float:
-    """Return the rate of update ``step``: linear warm-up, then cosine to the final share."""
-    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    cosine = 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
-    share = settings.final_rate + (1.0 - settings.final_rate) * cosine
-    return settings.learning_rate * rise * share
+class _Course:
+    """A run from where it stands to its end: metrics, states, checkpoints on the way."""
 
+    def __init__(
+        self,
+        run: Training,
+        on_progress: Progress | None,
+        score: Scorer | None,
+        clock: Clock,
+    ) -> None:
+        self._run, self._config = run, run.config
+        self._on_progress, self._score = on_progress, score
+        self._watch = Stopwatch(clock, run.step)
+        self._metrics: list[Metrics] = []
 
-def descend(
-    optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, grad_clip: float | None
-) -> None:
-    """Take one optimiser step down ``loss`` with the gradient's norm limited."""
-    parameters = optimiser.param_groups[0]["params"]
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if grad_clip is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
-    optimiser.param_groups[0]["lr"] = rate
-    optimiser.step()
+    def finish(self, should_stop: Callable[[], bool] | None) -> list[Path]:
+        """Go to the end, or until told to stop; return the bundles."""
+        run, steps = self._run, self._config.optimiser.steps
+        with ExitStack() as stack:
+            for store in run.stores:
+                metrics = Metrics(store, tensorboard=self._config.tensorboard, until=run.step)
+                self._metrics.append(stack.enter_context(metrics))
+                checkpoints.forget_after(store, run.step)
+            paths: list[Path] = []
+            while run.step < steps:
+                run.advance()
+                paths = self._after_update()
+                if run.step < steps and should_stop is not None and should_stop():
+                    log.warning("stopped at update %d of %d; resume=true goes on", run.step, steps)
+                    run.save()
+                    return run.publish()
+            return paths or self._left()
 
+    def _left(self) -> list[Path]:
+        """Return the last bundle of each run that had come to its end before."""
+        known = [(store, checkpoints.read(store)) for store in self._run.stores]
+        paths = [store / rows[-1].version for store, rows in known if rows]
+        whole = len(paths) == len(known) and all((p / MANIFEST).is_file() for p in paths)
+        return paths if whole else self._run.publish()
 
-def comparable(config: TrainConfig) -> dict[str, object]:
-    """Return the settings that decide the weights, as JSON values."""
-    settings: dict[str, object] = msgspec.json.decode(msgspec.json.encode(config))
-    for name in ("data", "out", "log_every", "save_state"):
-        del settings[name]
-    return settings
+    def _after_update(self) -> list[Path]:
+        """Do what is due after an update; return the bundles of a checkpoint."""
+        run, config = self._run, self._config
+        last = run.step == config.optimiser.steps
+        if last or run.step % config.log_every == 0:
+            self._log()
+        if self._on_progress is not None:
+            self._on_progress(run.step, config.optimiser.steps, self._shown)
+        paths: list[Path] = []
+        if last or (config.checkpoint_every and run.step % config.checkpoint_every == 0):
+            with self._watch.paused():
+                paths = self._checkpoint()
+        if last or run.step % config.save_every == 0:
+            with self._watch.paused():
+                run.save(finished=last)
+        return paths
 
+    _shown: Mapping[str, float] = {}
 
-def data_entry(role: str, data: Transitions) -> bundle.DataEntry:
-    """Return the manifest's line on ``data``; ``role`` is offline or log."""
-    fields = {"role": role, "task": data.task, "rows": len(data), "digest": data.digest()}
-    return msgspec.convert(fields, bundle.DataEntry)
+    def _log(self) -> None:
+        rate = {"updates_per_s": self._watch.rate(self._run.step)}
+        rows = self._run.figures()
+        for metrics, figures in zip(self._metrics, rows, strict=True):
+            metrics.write(self._run.step, figures | rate)
+        self._shown = {"loss": rows[0]["loss"]} if "loss" in rows[0] else rows[0]
 
-
-def require_robot(data: Transitions, spec: Spec) -> None:
-    """Raise :class:`DataError` unless ``data`` has the layout of ``spec``."""
-    actions = data.actions[:1].size
-    if data.layout != layout_of(spec) or actions != spec.action.size:
-        raise DataError(
-            f"transitions of {data.task or 'unknown task'} have {data.layout} and {actions} "
-            f"actions, expected those of {spec.describe()}"
-        )
-
-
-class Stopwatch:
-    """Updates per second since it was made.
-
-    Args:
-        clock: measures.
-        count: updates done before.
-    """
-
-    def __init__(self, clock: Clock, count: int = 0) -> None:
-        self._clock, self._count, self._start_ns = clock, count, clock.now_ns()
-
-    def rate(self, count: int) -> float:
-        """Return updates per second, 0 before any time has passed."""
-        elapsed_ns = self._clock.now_ns() - self._start_ns
-        return (count - self._count) / (elapsed_ns / 1e9) if elapsed_ns > 0 else 0.0
-
-
-def write_metrics(stream: IO[bytes], step: int, info: Info) -> None:
-    """Append one line of metrics."""
-    stream.write(msgspec.json.encode({"step": step, **info}) + b"\n")
-    stream.flush()
-
-
-@contextmanager
-def metrics_file(out: Path) -> Iterator[IO[bytes]]:
-    """Open the metrics of a run in ``out``, to append to."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / METRICS).open("ab") as stream:
-        yield stream
-
-
-@contextmanager
-def torch_settings(seed: int, threads: int) -> Iterator[None]:
-    """Seed torch and set its threads inside; leave both as they were outside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(before)
+    def _checkpoint(self) -> list[Path]:
+        run = self._run
+        paths, losses = run.publish(), run.mean_losses()
+        for store, path, loss in zip(run.stores, paths, losses, strict=True):
+            checkpoints.append(store, Checkpoint(run.step, path.name, loss))
+        if self._score is not None:
+            for metrics, figures in zip(self._metrics, self._score(paths), strict=True):
+                metrics.write(run.step, figures)
+        return paths

@@ -1,83 +1,124 @@
-"""The state of a training run as named arrays, to resume from bit for bit."""
+"""What an interrupted run of training goes on from: one file, replaced as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import safetensors
+import safetensors.numpy
 import torch
-from torch import nn
+from torch import Tensor
 
-from controller.types import Array
-from policies.bundle import Arrays
+from policies.algos.learner import Learner
 from policies.errors import BundleError
+from policies.manifest import Arrays
+
+STATE = "state/run.safetensors"
+ABOUT = "onebeat"
+GLOBAL = "global_generator"
 
 
-def pack(
-    modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-    step: int,
-) -> Arrays:
-    """Return the state as arrays: modules, optimiser, both generators, updates done."""
-    arrays: Arrays = {
-        "step": np.array(step),
-        "generator": generator.get_state().numpy(),
-        "global_generator": torch.get_rng_state().numpy(),
-    }
-    for name, module in modules.items():
-        arrays |= {f"{name}.{key}": value for key, value in to_arrays(module).items()}
-    for index, entries in optimiser.state_dict()["state"].items():
-        for key, value in entries.items():
-            arrays[f"optimiser.{index}.{key}"] = value.cpu().numpy()
-    return arrays
+@dataclass(frozen=True)
+class Saved:
+    """A state as it was read.
+
+    Attributes:
+        about: what was written beside the arrays: JSON values.
+        arrays: networks, optimisers, generators.
+    """
+
+    about: dict[str, Any]
+    arrays: Arrays
 
 
-def unpack(
-    arrays: Arrays,
-    modules: Mapping[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> int:
-    """Put the state back and return the number of updates done.
+@contextmanager
+def exclusive(store: Path) -> Iterator[None]:
+    """Keep every other run out of ``store`` inside.
 
     Raises:
-        BundleError: the arrays are not the state of such a run.
+        BundleError: another run is at work there, or nothing can be written.
+    """
+    file = (store / STATE).with_name("lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("wb")
+    except OSError as error:
+        raise BundleError(f"{file}: {error.strerror}: choose another out") from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BundleError(
+                f"{store}: another run is at work there; choose another out"
+            ) from None
+        yield
+
+
+def write_state(store: Path, learner: Learner, about: Mapping[str, Any]) -> None:
+    """Write the state of a run; a reader finds the one before or this one, whole."""
+    arrays = {name: tensor.cpu().numpy() for name, tensor in _tensors(learner).items()}
+    arrays["generator"] = learner.generator.get_state().numpy()
+    arrays[GLOBAL] = torch.get_rng_state().numpy()
+    replace_file(
+        store / STATE, safetensors.numpy.save(arrays, metadata={ABOUT: json.dumps(dict(about))})
+    )
+
+
+def read_state(store: Path) -> Saved | None:
+    """Return the state a run left in ``store``, None without one.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    file = store / STATE
+    if not file.is_file():
+        return None
+    try:
+        with safetensors.safe_open(file, framework="numpy") as content:
+            about = json.loads(content.metadata()[ABOUT])
+            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{file}: cannot go on from it: {error}") from error
+    return Saved(about, arrays)
+
+
+def restore(saved: Saved, learner: Learner) -> None:
+    """Put networks, optimisers and generators back.
+
+    Raises:
+        BundleError: they are of another run.
     """
     try:
-        for name, module in modules.items():
-            load_arrays(module, within(arrays, f"{name}."))
-        state = optimiser.state_dict()
-        state["state"] = {}
-        for name, array in within(arrays, "optimiser.").items():
-            index, _, key = name.partition(".")
-            state["state"].setdefault(int(index), {})[key] = _tensor(array)
-        optimiser.load_state_dict(state)
-        generator.set_state(_tensor(arrays["generator"]))
-        torch.set_rng_state(_tensor(arrays["global_generator"]))
-        return int(arrays["step"])
-    except (KeyError, RuntimeError, ValueError) as error:
+        for optimiser in learner.optimisers.values():
+            optimiser.begin()
+        for name, tensor in _tensors(learner).items():
+            tensor.copy_(torch.from_numpy(saved.arrays[name]))
+        learner.generator.set_state(torch.from_numpy(saved.arrays["generator"]))
+        torch.set_rng_state(torch.from_numpy(saved.arrays[GLOBAL]))
+    except (KeyError, RuntimeError) as error:
         raise BundleError(f"cannot resume: the state is of another run: {error}") from error
 
 
-def to_arrays(module: nn.Module) -> Arrays:
-    """Return a module's parameters by name."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in _named(module)}
+def replace_file(file: Path, blob: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f".{file.name}.part")
+    with scratch.open("wb") as stream:
+        stream.write(blob)
+        stream.flush()
+        os.fsync(stream.fileno())
+    scratch.replace(file)
 
 
-def load_arrays(module: nn.Module, arrays: Arrays) -> None:
-    """Put parameters back into a module."""
-    module.load_state_dict({name: _tensor(array) for name, array in arrays.items()})
-
-
-def within(arrays: Arrays, prefix: str) -> Arrays:
-    """Return the arrays whose names begin with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def _named(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return list(module.state_dict().items())
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    return torch.from_numpy(np.array(array))
+def _tensors(learner: Learner) -> dict[str, Tensor]:
+    tensors = {name: network.flat for name, network in learner.networks.items()}
+    for name, optimiser in learner.optimisers.items():
+        tensors |= {f"{name}.{key}": value for key, value in optimiser.state().items()}
+    return tensors

@@ -22,7 +22,7 @@ ALLOWED = {
     "policies": {"controller", "policies", "h5py", "msgspec", "numpy", "safetensors", "torch"},
 }
 """Beside the standard library."""
-LAZY = {"imageio_ffmpeg", "matplotlib"}
+LAZY = {"imageio_ffmpeg", "matplotlib", "onnx", "onnxruntime"}
 """Optional and slow: any package, but only inside a function."""
 ONLY_IN = {"zmq": "controller/transport.py"}
 ROOT_OF_COMPOSITION = "controller/cli/"

@@ -67,6 +67,7 @@ KINDS = {
     "eval": "controller.settings:EvalConfig",
     "finetune": "policies.settings:FinetuneConfig",
     "latency": "controller.settings:LatencyConfig",
+    "reproduce": "policies.reproduction.settings:ReproduceConfig",
     "run": "controller.settings:RunConfig",
     "sac": "policies.settings:SacConfig",
     "serve": "policies.settings:ServeConfig",

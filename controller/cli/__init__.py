@@ -104,9 +104,21 @@ VERBS: dict[str, Verb] = {
         "parent",
     ),
     "eval": Verb(
-        "score a policy over seeded episodes in lockstep",
+        "score policies over seeded episodes",
         f"{_SETTINGS}:EvalConfig",
-        f"{_CLI}.learning:evaluate",
+        f"{_CLI}.evaluation:evaluate",
+        "bundle",
+        many=True,
+    ),
+    "reproduce": Verb(
+        "train and score everything a plan names, and write the tables",
+        "policies.reproduction.settings:ReproduceConfig",
+        f"{_CLI}.reproduce:reproduce",
+    ),
+    "export": Verb(
+        "write a policy as an ONNX file",
+        "policies.export:ExportPolicyConfig",
+        "policies.verbs:export",
         "bundle",
     ),
     "replay": Verb(

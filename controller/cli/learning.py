@@ -1,15 +1,11 @@
-"""The verbs that learn policies and score them."""
+"""The verbs that learn policies."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from controller.arguments import Arguments
-from controller.cli.reports import put
 from controller.cli.sources import (
-    has_success,
-    open_plant,
-    open_policy,
     read_dataset,
     reference,
     source_spec,
@@ -18,32 +14,80 @@ from controller.cli.sources import (
 from controller.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from controller.settings import EvalConfig
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from controller.spec import Spec
     from controller.transitions import Transitions
     from policies.settings import FinetuneConfig, SacConfig, TrainConfig
+    from policies.train import Scorer
+
+INTERRUPTED = 130
+"""Exit status of a run that was stopped by Ctrl-C and can go on."""
 
 
 def train(config: TrainConfig, arguments: Arguments) -> int:
-    """Learn a policy from a dataset and publish it."""
+    """Learn a policy from a dataset and publish it, or go on with a run."""
     from controller.display import progress_bar, say
+    from controller.signals import StopFlag
+    from policies.checkpoints import finished
     from policies.train import train as learn
 
     spec = _spec_of_data(config)
     data = read_dataset(config.data, spec)
-    with progress_bar("training") as advance:
-        bundle = learn(config, data, spec, on_progress=advance)
-    say({"bundle": str(bundle)}, arguments.json)
-    return 0
+    score = _scorer(config, spec) if config.evaluate_episodes else None
+    with StopFlag() as stop, progress_bar("training") as advance:
+        bundles = learn(config, data, spec, on_progress=advance, should_stop=stop, score=score)
+    done = finished(bundles[0].parent, config.optimiser.steps)
+    paths = [str(path) for path in bundles]
+    named = {"bundles": paths} if config.seeds else {"bundle": paths[0]}
+    say(named | {"finished": done}, arguments.json)
+    return 0 if done else INTERRUPTED
+
+
+def _scorer(config: TrainConfig, spec: Spec) -> Scorer:
+    """Return what scores the bundles of a checkpoint.
+
+    Raises:
+        ConfigError: the task of the data is none of the simulation.
+    """
+    from policies.evaluation import returns_of
+    from sim.vector import make_vector
+
+    task, episodes = config.task or spec.task, config.evaluate_episodes
+    known = reference(task)
+    make_vector(task, 1).close()
+
+    def score(bundles: Sequence[Path]) -> list[dict[str, float]]:
+        with make_vector(task, min(episodes, 10), seed=config.seed, processes=1) as plants:
+            return [returns_of(path, plants, episodes, config.seed, known) for path in bundles]
+
+    return score
 
 
 def _spec_of_data(config: TrainConfig) -> Spec:
-    """Return the spec in the dataset, or the task's when the file has none."""
+    """Return the spec in the dataset, or the task's when the file has none.
+
+    A published dataset without one is known by its name; no simulator is needed for either.
+
+    Raises:
+        ConfigError: neither says what the data is of.
+        DataError: the dataset is of another task than the settings.
+    """
+    from policies.data.names import recognise
+
     if not config.data:
         raise ConfigError("data: expected a dataset, as in data=runs/demo/data.hdf5")
     spec = source_spec(config.data)
     if spec is None:
-        return task_spec(config.task)
+        published = recognise(config.data)
+        task = config.task or (published.task if published else "")
+        if not task:
+            raise ConfigError(
+                f"{config.data}: does not say what robot it is of: "
+                "task: expected the name of a task, as in task=hopper"
+            )
+        return task_spec(task)
     if config.task not in ("", spec.task):
         raise DataError(f"{config.data}: is of {spec.task}, expected {config.task}")
     return spec
@@ -91,16 +135,3 @@ def sac(config: SacConfig, arguments: Arguments) -> int:
         )
     say(result, arguments.json)
     return 0
-
-
-def evaluate(config: EvalConfig, arguments: Arguments) -> int:
-    """Score a policy over seeded episodes in lockstep."""
-    from controller.evaluate import score
-    from controller.report import print_table
-
-    policy = open_policy(config.bundle, config.engine, config.device)
-    task = config.task or policy.spec.task
-    plant = open_plant(task, config.seed, config.faults, "runs/unstable")
-    policy.spec.require(plant.spec, "the policy", "the task")
-    report = score(config, task, plant, policy, reference(task), has_success(task))
-    return put(report, print_table, arguments)

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from controller.arguments import Arguments
 from controller.cli.reports import describe_opened, put, report_log
 from controller.cli.sources import open_plant, open_policy, open_source, reference
@@ -19,10 +21,17 @@ if TYPE_CHECKING:
         DemoConfig,
         DoctorConfig,
         LatencyConfig,
+        PolicySettings,
         ReplayConfig,
         RunConfig,
         ShowConfig,
     )
+
+
+def _policy_of(about: PolicySettings, engine: Engine) -> Policy:
+    """Load the policy of a run into this process; an engine other than its own is on the CPU."""
+    device = about.device if engine == about.engine else "cpu"
+    return open_policy(about.bundle, engine, device, about.act)
 
 
 def run(config: RunConfig, arguments: Arguments) -> int:
@@ -33,7 +42,7 @@ def run(config: RunConfig, arguments: Arguments) -> int:
     if config.mode == "realtime":
         return _run_realtime(config, arguments)
     plant = open_plant(config.task, config.seed, config.plant.faults, config.out)
-    policy = open_policy(config.policy.bundle, config.policy.engine, config.policy.device)
+    policy = _policy_of(config.policy, config.policy.engine)
     policy.spec.require(plant.spec, "the policy", "the plant")
     log = fresh_log(Path(config.out))
     try:
@@ -67,7 +76,7 @@ def loop(config: RunConfig, arguments: Arguments) -> int:
 
     replica = None
     if config.policy.local_replica:
-        replica = open_policy(config.policy.bundle, "numpy", "cpu")
+        replica = _policy_of(config.policy, "numpy")
     run_realtime(config, replica)
     return 0
 
@@ -78,14 +87,19 @@ def replay_log(config: ReplayConfig, arguments: Arguments) -> int:
     from controller.display import say
     from controller.log_reader import read_log
     from controller.replay import refilter_of, replay
+    from controller.settings import PolicySettings
+    from policies.bundle import shipped
 
     log = read_log(config.log)
-    engine: Engine = "torch" if log.header.engine == "torch" else "numpy"
+    about = msgspec.convert(log.header.config.get("policy", {}), PolicySettings)
     places = bundles_of(log, config.bundles)
+    places |= {v: Path(name) for v, name in log.bundles.items() if name in shipped()}
 
     def policy_for(version: str) -> Policy | None:
-        policy = open_policy(str(places[version]), engine, "cpu") if version in places else None
-        return policy if policy and policy.version == version else None
+        if version not in places:
+            return None
+        policy = open_policy(str(places[version]), about.engine, "cpu", about.act)
+        return policy if policy.version == version else None
 
     result = replay(log, policy_for, refilter_of(log), tolerance=config.tolerance)
     say(result.facts(log), arguments.json)

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controller.acting import AS_BUNDLED, ActSettings
 from controller.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def open_policy(bundle: str, engine: Engine, device: Device) -> Policy:
+def open_policy(
+    bundle: str, engine: Engine, device: Device, act: ActSettings = AS_BUNDLED
+) -> Policy:
     """Load a policy into this process, from a bundle or the current one of a store."""
     from policies.engine import load_policy
 
-    return load_policy(bundle, engine=engine, device=device)
+    return load_policy(bundle, engine=engine, device=device, act=act)
 
 
 def open_plant(task: str, seed: int, faults: FaultsConfig, dumps: str | Path) -> Plant:

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from policies.algos.learner import (
+    Averages,
+    Batch,
+    Draw,
+    Figures,
+    Learner,
+    Optimiser,
+    Sizes,
+    Variant,
+    fused,
+)
 from policies.diffusion.precond import Network, Precondition
-from policies.diffusion.schedule import grid_size, karras, pair_probabilities
-from policies.settings import ConsistencySettings, PreconditionSettings
-
-Info = dict[str, float]
-
-
-@lru_cache(maxsize=4)
-def grid(
-    n: int, loss: ConsistencySettings, noise: PreconditionSettings
-) -> tuple[Tensor, Tensor | None]:
-    """Return the (n,) noise levels and the (n-1,) chances of each pair, None when uniform."""
-    levels = karras(n, noise.sigma_min, noise.sigma_max, noise.rho)
-    chances = None
-    if loss.levels == "lognormal":
-        chances = torch.from_numpy(
-            np.cumsum(pair_probabilities(levels, loss.lognormal_mean, loss.lognormal_std))
-        ).float()
-    return torch.from_numpy(levels).float(), chances
+from policies.diffusion.sampler import multi_step
+from policies.learning import NEWEST, Averaging, ConsistencySettings, OptimiserSettings
+from policies.manifest import Arrays
+from policies.model import ConsistencyModel, PreconditionSettings, SamplerSettings
+from policies.nets import Denoiser, Views
 
 
 class ConsistencyLoss:
@@ -42,47 +38,63 @@ class ConsistencyLoss:
     """
 
     def __init__(self, settings: ConsistencySettings, noise: PreconditionSettings) -> None:
-        self.settings = settings
-        self.noise = noise
+        self.settings, self.noise = settings, noise
         self.precondition = Precondition.of(noise)
+        self._low, self._high = (s ** (1 / noise.rho) for s in (noise.sigma_min, noise.sigma_max))
 
     def __call__(
         self,
         network: Network,
         target: Network,
-        condition: Tensor,
-        action: Tensor,
-        progress: tuple[int, int],
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Info]:
-        """Return the loss and what to report.
+        batch: Batch,
+        levels: Tensor,
+        z: Tensor,
+        draw: Tensor,
+    ) -> Tensor:
+        """Return the loss of each run, (R,).
 
         Args:
             network: F of the online model.
             target: F of the target model.
-            condition: (B, d) encoded observations.
-            action: (B, A) encoded actions.
-            progress: (k, K), the update's number and the number of updates.
-            generator: source of levels and noise.
+            batch: conditions and actions.
+            levels: N(k), a number.
+            z: (R, B, A) standard normal.
+            draw: (R, B, 1) even in [0, 1), chooses n.
         """
-        n = grid_size(*progress, self.settings.levels_start, self.settings.levels_end)
-        low, high = self.draw_levels(n, len(action), generator)
-        z = torch.randn(action.shape, generator=generator)
+        low, high = self.pair(levels, draw)
         with torch.no_grad():
-            goal = self.precondition.denoise(target, action + low * z, low, condition)
-        guess = self.precondition.denoise(network, action + high * z, high, condition)
-        loss = (self.weight(low, high) * self.distance(guess, goal)).mean()
-        return loss, {"loss": float(loss.detach()), "levels": n}
+            goal = self.precondition.denoise(target, batch.action + low * z, low, batch.condition)
+        guess = self.precondition.denoise(network, batch.action + high * z, high, batch.condition)
+        return (self.weight(low, high) * self.distance(guess, goal)).mean((1, 2))
 
-    def draw_levels(self, n: int, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return neighbouring levels tau_n, tau_{n+1}, each (B, 1), of a grid of ``n``."""
-        levels, chances = grid(n, self.settings, self.noise)
-        if chances is None:
-            index = torch.randint(n - 1, (batch, 1), generator=generator)
-        else:
-            draw = torch.rand((batch, 1), generator=generator)
-            index = torch.searchsorted(chances, draw).clamp_(max=n - 2)
-        return levels[index], levels[index + 1]
+    def pair(self, levels: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return neighbouring levels tau_n, tau_{n+1} of a Karras grid of ``levels`` points.
+
+        Uniform n, or n as often as ln(sigma) ~ N(mean, std^2) falls between the two levels:
+        the same as rounding such a sigma, cut to [eps, T], down to the grid.
+        """
+        steps = levels - 1
+        place = draw
+        if self.settings.levels == "lognormal":
+            place = self._grid_place(draw)
+        index = (place * steps).floor_().minimum(steps - 1)
+        return self._level(index / steps), self._level((index + 1) / steps)
+
+    def _level(self, share: Tensor) -> Tensor:
+        """Return (eps^(1/rho) + share (T^(1/rho) - eps^(1/rho)))^rho."""
+        rooted = self._low + share * (self._high - self._low)
+        level: Tensor = rooted**self.noise.rho
+        return level.clamp_(self.noise.sigma_min, self.noise.sigma_max)
+
+    def _grid_place(self, draw: Tensor) -> Tensor:
+        """Return where on the grid, 0 to 1, the quantile ``draw`` of ln(sigma) lies."""
+        mean, std = self.settings.lognormal_mean, self.settings.lognormal_std
+        ends = (self.noise.sigma_min, self.noise.sigma_max)
+        below, above = (0.5 * math.erfc((mean - math.log(s)) / (std * 2**0.5)) for s in ends)
+        quantile = (below + draw * (above - below)).clamp(1e-7, 1.0 - 1e-7)
+        sigma: Tensor = (mean + std * torch.special.ndtri(quantile)).exp()
+        place: Tensor = (sigma ** (1 / self.noise.rho) - self._low) / (self._high - self._low)
+        return place
 
     def weight(self, low: Tensor, high: Tensor) -> Tensor | float:
         """Return lambda: 1, or xi / (tau_{n+1} - tau_n) (Ding & Jin 2024, sec. 4.2)."""
@@ -91,7 +103,7 @@ class ConsistencyLoss:
         return self.settings.xi / (high - low)
 
     def distance(self, guess: Tensor, goal: Tensor) -> Tensor:
-        """Return d per sample, (B, 1): mean square, or pseudo-Huber of the vector.
+        """Return d per sample, (R, B, 1): mean square, or pseudo-Huber of the vector.
 
         sqrt(|x - y|^2 + c^2) - c with c = huber sqrt(A) (Song & Dhariwal 2023, eq. 8).
         """
@@ -103,7 +115,98 @@ class ConsistencyLoss:
         return norm - c
 
 
-@torch.no_grad()
-def follow(average: torch.nn.Module, online: torch.nn.Module, decay: float) -> None:
-    """Move ``average`` towards ``online``: avg <- decay avg + (1 - decay) online."""
-    torch._foreach_lerp_(list(average.parameters()), list(online.parameters()), 1.0 - decay)
+class ConsistencyBC(Learner):
+    """Consistency-BC.
+
+    Args:
+        sizes: of the robot.
+        model: network and noise levels.
+        loss: the consistency loss.
+        optimiser: of the network.
+        sampler: how an action is drawn in training, by those who do.
+        average: of the weights that act in a TD target.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        model: ConsistencyModel,
+        loss: ConsistencySettings,
+        optimiser: OptimiserSettings,
+        sampler: SamplerSettings,
+        average: Averaging = NEWEST,
+    ) -> None:
+        super().__init__(sizes)
+        self._model, self.settings = model, optimiser
+        self.levels = model.levels(sampler)
+        self.loss = ConsistencyLoss(loss, model.noise)
+        self.net = Denoiser(sizes.action, sizes.condition, model.network, sizes.device)
+        self.net.training = True
+        self.online = sizes.parameters(self.net.shapes, 0)
+        kept = {"target": loss.target, "slow": average, "served": optimiser.served}
+        self.averages = Averages(self.online, kept, self.dials)
+        self.networks = {"online": self.online, **self.averages.kept}
+        self.adam = Optimiser(self.online, optimiser.weight_decay, optimiser.grad_clip)
+        self.optimisers = {"actor": self.adam}
+        self._gradient = fused(self._find_gradient, optimiser.compile)
+
+    @property
+    def model(self) -> ConsistencyModel:
+        """What the policy is made of."""
+        return self._model
+
+    def prepare(self, step: int) -> Variant:
+        """Set N(k), the learning rate and the shares of the averages."""
+        self.adam.set_rate(self.settings.learning_rate * self.settings.share(step))
+        self.dials.set("levels", self.loss.settings.levels_at(step, self.settings.steps))
+        return self.averages.prepare(step)
+
+    def update(self, batch: Batch, variant: Variant) -> Figures:
+        """Take one step down the loss."""
+        loss = self._gradient(batch, self.draw(batch))
+        norm = self.adam.step()
+        self.averages.move(variant)
+        return {"loss": loss, "norm": norm}
+
+    def _find_gradient(self, batch: Batch, draw: Draw) -> Tensor:
+        loss = self.imitation(batch, draw)
+        self.online.descend(loss.sum())
+        return loss.detach()
+
+    def draw(self, batch: Batch) -> Draw:
+        """Draw what the loss of a batch needs: noise, and which levels."""
+        shape = batch.action.shape
+        return self.noise(*shape), self.uniform(*shape[:2], 1)
+
+    def imitation(self, batch: Batch, draw: Draw) -> Tensor:
+        """Return L_c of each run, (R,)."""
+        target = self.averages["target"].fixed
+        return self.loss(
+            lambda *x: self.net(self.online.arrays, *x),
+            lambda *x: self.net(target, *x),
+            batch,
+            self.dials["levels"],
+            *draw,
+        )
+
+    def sampling_noise(self, rows: int) -> Tensor:
+        """Draw (K, R, rows, A), noise for the K levels of a sample."""
+        return self.noise(len(self.levels), len(self.sizes.seeds), rows, self.sizes.action)
+
+    def sample(self, views: Views, condition: Tensor, noise: Tensor) -> Tensor:
+        """Return (R, B, A) actions in [-1, 1] for (R, B, d) conditions (alg. 2).
+
+        Gradients flow through every evaluation to ``views``.
+        """
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            return self.loss.precondition.denoise(
+                lambda *x: self.net(views, *x), x, sigma, condition
+            )
+
+        lowest = self._model.noise.sigma_min
+        return multi_step(denoise, noise.unbind(), self.levels, lowest).clamp(-1.0, 1.0)
+
+    def policy_arrays(self, run: int) -> Arrays:
+        """Return the served weights of one run."""
+        return self.averages["served"].to_arrays(run)

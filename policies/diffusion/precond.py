@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from policies.settings import PreconditionSettings
+from policies.model import PreconditionSettings
 
 if TYPE_CHECKING:
     import torch
@@ -66,15 +66,18 @@ class Precondition:
         return 250.0 * (math.log(tau) if isinstance(tau, float | int) else tau.log())
 
     def denoise(
-        self, network: Network, x: torch.Tensor, tau: torch.Tensor, condition: torch.Tensor
+        self, network: Network, x: torch.Tensor, tau: torch.Tensor | float, condition: torch.Tensor
     ) -> torch.Tensor:
-        """Return f(x, tau): the clean action that ``x`` (B, A) leads to.
+        """Return f(x, tau): the clean action that ``x`` (..., A) leads to.
 
         Args:
             network: F(x, c_noise, condition).
-            x: (B, A) noisy encoded actions.
-            tau: (B, 1) noise levels.
-            condition: (B, d) encoded observations.
+            x: (..., A) noisy encoded actions.
+            tau: noise levels, (..., 1), or one for all.
+            condition: (..., d) encoded observations.
         """
-        inner = network(self.c_in(tau) * x, self.c_noise(tau), condition)
+        if isinstance(tau, float | int):
+            tau = x.new_full((1,) * x.dim(), tau)
+        scaled = x if self.kind == "paper" else self.c_in(tau) * x
+        inner = network(scaled, self.c_noise(tau), condition)
         return self.c_skip(tau) * x + self.c_out(tau) * inner

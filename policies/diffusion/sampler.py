@@ -62,11 +62,11 @@ def ancestral(
     x = noises[0]
     following = (*noises[1:], None)
     for t, noise in zip(range(len(schedule), 0, -1), following, strict=True):
-        beta, after = float(schedule.betas[t - 1]), float(schedule.alpha_bars[t - 1])
-        before = float(schedule.alpha_bars[t - 2]) if t > 1 else 1.0
+        beta, after = schedule.betas[t - 1], schedule.alpha_bars[t - 1]
+        before = schedule.alpha_bars[t - 2] if t > 1 else 1.0
         clean = clip((x - (1.0 - after) ** 0.5 * predict_noise(x, t)) / after**0.5)
         mean = before**0.5 * beta * clean + (1.0 - beta) ** 0.5 * (1.0 - before) * x
         x = mean / (1.0 - after)
         if noise is not None:
-            x = x + float(schedule.variances[t - 1]) ** 0.5 * noise
+            x = x + schedule.variances[t - 1] ** 0.5 * noise
     return x

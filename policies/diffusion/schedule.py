@@ -33,15 +33,15 @@ def grid_size(k: int, total: int, s0: int, s1: int) -> int:
     return math.ceil(math.sqrt(progress * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1) + 1
 
 
-def pair_probabilities(levels: NDArray[np.float64], mean: float, std: float) -> NDArray[np.float64]:
-    """Return (n-1,) chances of each neighbouring pair when ln(sigma) ~ N(mean, std^2).
+def doubling_size(k: int, total: int, s0: int, s1: int) -> int:
+    """Return N(k) that doubles from s0 + 1 to s1 + 1 in equal stretches of the run.
 
-    p_i ~ erf((ln tau_{i+1} - mean) / (std sqrt 2)) - erf((ln tau_i - mean) / (std sqrt 2))
-    (Song & Dhariwal 2023, sec. 3.5).
+    N(k) = min(s0 2^floor(k / K'), s1) + 1 with K' = floor(K / (log2(s1 / s0) + 1))
+    (Song & Dhariwal 2023, sec. 3.4).
     """
-    scaled = (np.log(levels) - mean) / (std * math.sqrt(2.0))
-    chances = np.diff([math.erf(value) for value in scaled])
-    return np.asarray(chances / chances.sum(), dtype=np.float64)
+    stretch = max(1, math.floor(total / (math.log2(s1 / s0) + 1)))
+    doublings = min(k // stretch, math.ceil(math.log2(s1 / s0)))
+    return min(s0 << doublings, s1) + 1
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class VarianceSchedule:
         variances: (N,) of the reverse step, beta_t (1 - abar_{t-1}) / (1 - abar_t); 0 at t = 1.
     """
 
-    betas: NDArray[np.float64]
-    alpha_bars: NDArray[np.float64]
-    variances: NDArray[np.float64]
+    betas: tuple[float, ...]
+    alpha_bars: tuple[float, ...]
+    variances: tuple[float, ...]
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -75,7 +75,33 @@ def variance_preserving(n: int, b_min: float = 0.1, b_max: float = 10.0) -> Vari
     betas: NDArray[np.float64] = -np.expm1(-b_min / n - 0.5 * (b_max - b_min) * (2 * t - 1) / n**2)
     alpha_bars = np.cumprod(1.0 - betas, dtype=np.float64)
     before = np.concatenate([[1.0], alpha_bars[:-1]])
-    return VarianceSchedule(betas, alpha_bars, betas * (1.0 - before) / (1.0 - alpha_bars))
+    variances = betas * (1.0 - before) / (1.0 - alpha_bars)
+    return VarianceSchedule(*(tuple(column.tolist()) for column in (betas, alpha_bars, variances)))
+
+
+def respaced(chain: VarianceSchedule, steps: int) -> tuple[VarianceSchedule, list[int]]:
+    """Return a chain of ``steps`` of the steps, spread evenly, and which they are, from 0.
+
+    The last step is always among them. beta_t = 1 - abar_t / abar_before of the steps that are
+    left (Nichol & Dhariwal 2021, sec. 4).
+
+    Raises:
+        ValueError: the chain has fewer steps, or none is asked for.
+    """
+    whole = len(chain)
+    if not 1 <= steps <= whole:
+        raise ValueError(f"{steps} steps of a chain of {whole}: expected 1 to {whole}")
+    if steps == whole:
+        return chain, list(range(whole))
+    kept = [round((i + 1) * whole / steps) - 1 for i in range(steps)]
+    bars = [chain.alpha_bars[index] for index in kept]
+    before = [1.0, *bars[:-1]]
+    betas = [1.0 - now / last for now, last in zip(bars, before, strict=True)]
+    variances = [
+        beta * (1.0 - last) / (1.0 - now)
+        for beta, now, last in zip(betas, bars, before, strict=True)
+    ]
+    return VarianceSchedule(tuple(betas), tuple(bars), tuple(variances)), kept
 
 
 def consistency_levels(n: int, sigma_max: float = 80.0, lowest: float = 2.0) -> tuple[float, ...]:

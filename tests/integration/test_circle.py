@@ -183,13 +183,3 @@ def test_lockstep_runs_are_the_same_bit_for_bit(onebeat, store, tmp_path):
     assert first.executed.tobytes() == second.executed.tobytes()
     for name, column in first.observations.items():
         assert column.tobytes() == second.observations[name].tobytes()
-
-
-def test_eval_scores_seeded_episodes(onebeat, store):
-    done = onebeat("eval", f"bundle={store}", "episodes=2", "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["episodes"] == 2
-    assert report["mode"] == "lockstep"
-    again = json.loads(onebeat("eval", f"bundle={store}", "episodes=2", "--json").stdout)
-    assert again["episode_returns"] == report["episode_returns"]

@@ -9,7 +9,9 @@ import numpy as np
 
 from controller.spec import ArraySpec, Spec
 from controller.transitions import Transitions, layout_of
-from policies.settings import NetworkSettings, OptimiserSettings, TrainConfig
+from policies.learning import OptimiserSettings
+from policies.model import NetworkSettings
+from policies.settings import TrainConfig
 
 SPEC = Spec(
     task="toy",
@@ -46,6 +48,7 @@ def toy_config(steps: int = 4, **changes: object) -> TrainConfig:
     """Return a training of a small network."""
     config = TrainConfig(
         task="toy",
+        tensorboard=False,
         observation=("position", "target"),
         network=NetworkSettings(hidden=(16, 16)),
         optimiser=OptimiserSettings(steps=steps, batch=32, warmup=0, threads=1),
@@ -57,4 +60,4 @@ def toy_bundle(out: Path, steps: int = 4, **changes: object) -> Path:
     """Train the toy policy for a few updates and return its bundle."""
     from policies.train import train
 
-    return train(toy_config(steps, **changes), toy_data(), SPEC, out)
+    return train(toy_config(steps, **changes), toy_data(), SPEC, out)[0]

@@ -11,10 +11,11 @@ from controller.errors import DataError
 from policies import bundle
 from policies.engine import load_policy
 from policies.finetune import finetune
-from policies.settings import ConsistencySettings, FinetuneConfig
+from policies.learning import ConsistencySettings
+from policies.settings import FinetuneConfig
 from tests.policies.robots import toy_bundle, toy_data
 
-LOSS = ConsistencySettings(levels_end=5, target_decay=0.0)
+LOSS = ConsistencySettings(levels_end=5)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_critics_learn_alone_first(parent, tmp_path):
     assert same(weights_of(only["bundle"]), weights_of(parent))
     both = finetune(config(), logs, None, tmp_path / "b", parent=parent)
     assert not same(weights_of(both["bundle"]), weights_of(parent))
-    assert np.isfinite([both["q_loss"], both["loss"], both["q_policy"]]).all()
+    assert np.isfinite([both["q_loss"], both["loss"], both["policy_loss"]]).all()
 
 
 def test_critics_are_taken_over_by_the_next_generation(parent, tmp_path):

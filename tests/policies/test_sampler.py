@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.diffusion.precond import Precondition
 from policies.diffusion.sampler import ancestral, multi_step, one_step
-from policies.diffusion.schedule import variance_preserving
+from policies.diffusion.schedule import respaced, variance_preserving
+from policies.model import (
+    ConsistencyModel,
+    DiffusionModel,
+    PreconditionSettings,
+    SamplerSettings,
+)
+from policies.plan import chain_of, plan
 
 EPS = 0.002
 
@@ -106,3 +114,93 @@ def test_one_step_of_a_chain_by_hand():
     assert out == min((0.7 - np.sqrt(1 - left) * 1.35) / np.sqrt(left), 1.0)
     high = ancestral(lambda x, t: -x, [0.7], chain, lambda clean: min(clean, 1.0))
     assert high == pytest.approx(1.0)
+
+
+def test_a_chain_respaced_to_its_own_length_is_itself():
+    chain = variance_preserving(20)
+    assert respaced(chain, 20) == (chain, list(range(20)))
+
+
+@given(st.integers(1, 60), st.data())
+def test_a_respaced_chain_passes_through_levels_of_the_whole(n, data):
+    chain = variance_preserving(n)
+    k = data.draw(st.integers(1, n))
+    short, kept = respaced(chain, k)
+    assert len(short) == len(kept) == k
+    assert kept[-1] == n - 1
+    assert sorted(set(kept)) == kept
+    gaps = np.diff([-1, *kept])
+    assert gaps.max() - gaps.min() <= 1
+    assert short.alpha_bars == tuple(chain.alpha_bars[index] for index in kept)
+    np.testing.assert_allclose(np.cumprod(1 - np.array(short.betas)), short.alpha_bars)
+    before = np.array([1.0, *short.alpha_bars[:-1]])
+    reverse = np.array(short.betas) * (1 - before) / (1 - np.array(short.alpha_bars))
+    np.testing.assert_allclose(short.variances, reverse)
+    assert short.variances[0] == 0.0
+
+
+@pytest.mark.parametrize("steps", [0, 6])
+def test_a_chain_has_no_more_steps_than_it_has(steps):
+    with pytest.raises(ValueError, match=f"{steps} steps of a chain of 5: expected 1 to 5"):
+        respaced(variance_preserving(5), steps)
+
+
+def test_part_of_a_long_chain_samples_the_data_nearly():
+    """50 of 1000 steps, the network told the step of the whole chain."""
+    whole = variance_preserving(1000)
+    short, kept = respaced(whole, 50)
+    exactly = gaussian_noise(whole, 0.3, 0.4)
+    noises = list(np.random.default_rng(0).standard_normal((50, 20_000)))
+    x = ancestral(lambda x, t: exactly(x, kept[t - 1] + 1), noises, short, lambda clean: clean)
+    assert x.mean() == pytest.approx(0.3, abs=0.02)
+    assert x.std() == pytest.approx(0.4, rel=0.12)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_the_plan_of_a_chain_is_the_walk_back(steps):
+    model, sampler = DiffusionModel(), SamplerSettings(steps=steps, temperature=0.7)
+    chain, told = chain_of(model, sampler)
+    noises = list(np.random.default_rng(0).standard_normal((steps, 50)))
+
+    def network(x, label):
+        return np.sin(3.0 * x + label)
+
+    expected = ancestral(
+        lambda x, t: network(x, told[t - 1]),
+        [0.7 * noises[0], *noises[1:]],
+        chain,
+        lambda clean: np.clip(clean, -1, 1),
+    )
+    np.testing.assert_allclose(walked(plan(model, sampler), noises, network), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["edm", "paper"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_plan_of_a_consistency_policy_is_multi_step(steps, kind):
+    model = ConsistencyModel(noise=PreconditionSettings(kind=kind))
+    sampler = SamplerSettings(steps=steps, temperature=0.7)
+    pre = Precondition.of(model.noise)
+    noises = list(np.random.default_rng(0).standard_normal((steps, 50)))
+
+    def network(x, label):
+        return np.sin(3.0 * x + label)
+
+    def denoise(x, tau):
+        return pre.c_skip(tau) * x + pre.c_out(tau) * network(pre.c_in(tau) * x, pre.c_noise(tau))
+
+    scaled = [0.7 * noises[0], *noises[1:]]
+    expected = multi_step(denoise, scaled, model.levels(sampler), model.noise.sigma_min)
+    got = walked(plan(model, sampler), noises, network)
+    np.testing.assert_allclose(got, np.clip(expected, -1, 1), rtol=1e-9, atol=1e-12)
+    assert (np.abs(got) < 1).any()
+
+
+def walked(steps, noises, network):
+    """Take the steps as the plan defines them."""
+    x = 0.0
+    for step, z in zip(steps, noises, strict=True):
+        x = x + step.spread * z
+        clean = step.skip * x + step.gain * network(step.scale * x, step.label)
+        clean = np.clip(clean, -1, 1) if step.limited else clean
+        x = step.keep_clean * clean + step.keep_x * x
+    return x

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from policies.diffusion.schedule import (
     consistency_levels,
+    doubling_size,
     grid_size,
     karras,
-    pair_probabilities,
     paper_levels,
     variance_preserving,
 )
+from policies.learning import ConsistencySettings
 
 
 def test_grid_ends_and_middle_by_hand():
@@ -57,25 +58,61 @@ def test_curriculum_grows(s0, more, total):
     assert sizes[-1] == s0 + more + 1
 
 
-def test_lognormal_pairs_are_integrals_of_the_density():
-    levels = karras(20, 0.002, 80.0, 7.0)
-    chances = pair_probabilities(levels, -1.1, 2.0)
-    draws = np.exp(np.random.default_rng(0).normal(-1.1, 2.0, 400_000))
-    counts, _ = np.histogram(draws, levels)
-    assert chances.sum() == pytest.approx(1.0)
-    assert np.abs(counts / counts.sum() - chances).max() < 3e-3
+PUBLISHED = {
+    0: 2, 100: 7, 500: 16, 1_000: 22, 5_000: 48,
+    10_000: 68, 20_000: 95, 25_000: 107, 40_000: 135, 49_999: 150,
+}  # fmt: skip
+"""N(k) of the released code of Ding & Jin, whose curriculum takes 50 000 updates."""
 
 
-def test_lognormal_pair_by_hand():
-    # Between e^-1 and e^1, split at 1, with mean 0: two equal halves.
-    levels = np.array([math.exp(-1.0), 1.0, math.exp(1.0)])
-    assert pair_probabilities(levels, 0.0, 1.0) == pytest.approx([0.5, 0.5])
+@pytest.mark.parametrize("cycle", [0, 1, 39])
+def test_curriculum_of_the_released_code_begins_again(cycle):
+    settings = ConsistencySettings(
+        levels_start=2, levels_end=150, growth="released", restart=50_000
+    )
+    for k, levels in PUBLISHED.items():
+        assert settings.levels_at(k + 50_000 * cycle, 2_000_000) == levels
+
+
+def test_curriculum_of_the_paper_goes_once_over_the_run():
+    settings = ConsistencySettings(levels_start=2, levels_end=150)
+    assert [settings.levels_at(k, 1000) for k in (0, 500, 999, 1000)] == [2, 107, 151, 151]
+    again = ConsistencySettings(levels_start=2, levels_end=150, restart=500)
+    assert [again.levels_at(k, 1000) for k in (0, 250, 500, 750)] == [2, 107, 2, 107]
+
+
+def test_curriculum_that_doubles():
+    # log2(1280 / 10) = 7 doublings in 8 equal stretches of 1000 updates; N is steps + 1.
+    settings = ConsistencySettings(levels_start=10, levels_end=1280, growth="doubling")
+    sizes = [settings.levels_at(k, 8000) for k in range(0, 8000, 1000)]
+    assert sizes == [11, 21, 41, 81, 161, 321, 641, 1281]
+    assert [doubling_size(k, 8000, 10, 1280) for k in (999, 1999, 7999, 8000)] == [
+        11, 21, 1281, 1281,
+    ]  # fmt: skip
+
+
+def test_doubling_ends_at_s1_that_is_no_power_of_two_away():
+    # 10, 20, then 25 in the place of 40: floor(900 / (log2(2.5) + 1)) = 387 updates each.
+    assert [doubling_size(k, 900, 10, 25) for k in (0, 386, 387, 773, 774, 900)] == [
+        11, 11, 21, 21, 26, 26,
+    ]  # fmt: skip
+
+
+@given(st.integers(1, 20), st.integers(0, 300), st.integers(1, 300))
+def test_doubling_grows_from_s0_to_s1(s0, more, total):
+    sizes = [doubling_size(k, total, s0, s0 + more) for k in range(total + 1)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == s0 + 1
+    assert sizes[-1] <= s0 + more + 1
+    if total > 20:
+        assert sizes[-1] == s0 + more + 1
 
 
 def test_chain_of_five_as_published():
     # The betas that follow from the formula are quoted for N = 5 to three digits.
     chain = variance_preserving(5)
-    assert chain.betas.round(3).tolist() == [0.196, 0.459, 0.636, 0.755, 0.835]
+    assert chain.betas == pytest.approx([0.196, 0.459, 0.636, 0.755, 0.835], abs=5e-4)
+    assert chain.alpha_bars[-1] == pytest.approx(0.0064, abs=5e-5)
     assert chain.variances[0] == 0.0
 
 
@@ -84,8 +121,9 @@ def test_every_chain_ends_at_the_same_noise(n):
     chain = variance_preserving(n)
     assert chain.alpha_bars[-1] == pytest.approx(math.exp(-0.1 - 0.5 * 9.9), rel=1e-9)
     assert (np.diff(chain.alpha_bars) < 0).all()
-    assert ((chain.betas > 0) & (chain.betas < 1)).all()
-    assert (chain.variances <= chain.betas).all()
+    betas, variances = np.array(chain.betas), np.array(chain.variances)
+    assert ((betas > 0) & (betas < 1)).all()
+    assert (variances <= betas).all()
 
 
 def test_levels_of_the_released_code_and_of_the_paper():
