@@ -15,6 +15,8 @@ from rich.table import Table
 
 Advance = Callable[..., None]
 
+REDRAW_S = 0.05
+"""Seconds between two looks of a bar at what it shows: one costs as much as a small update."""
 NARROW = 10
 """Characters up to which a column of a table never gives way to a wider one."""
 
@@ -66,8 +68,14 @@ def progress_bar(title: str) -> Iterator[Advance]:
     )
     with Progress(*columns, console=error) as progress:
         task = progress.add_task(title, total=None, rate="", info="")
+        next_s = 0.0
 
         def advance(done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+            nonlocal next_s
+            now_s = progress.get_time()
+            if now_s < next_s and done < total:
+                return
+            next_s = now_s + REDRAW_S
             speed = progress.tasks[0].speed
             progress.update(
                 task,

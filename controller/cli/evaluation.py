@@ -70,9 +70,8 @@ def _trial(choice: Choice, config: EvalConfig) -> Trial:
         SpecMismatch: a policy is of another robot.
         BundleError: a bundle is damaged, or cannot act as asked.
     """
-    from policies.batch import load_batch
-
     from controller.cli.sources import reference
+    from policies.batch import load_batch
     from policies.evaluation import Trial
     from sim.registry import task_named
 

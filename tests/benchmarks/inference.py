@@ -1,6 +1,8 @@
 """Microseconds of one encoded action for one observation, on each engine, with one thread:
 
 ``hot``: calls back to back;
+``act``: the same of the whole policy: noise drawn, observation normalised, action in the robot's
+units, as the loop asks for it;
 ``paced``: 200 calls a second, asleep in between, as a control loop sees it;
 ``prewarmed``: the same with a dummy call 1 ms before the deadline;
 ``floor``: the matrix products of an action alone, hot.
@@ -28,8 +30,10 @@ import numpy as np
 import torch
 
 from controller.acting import ActSettings
+from controller.clock import MonotonicClock
 from controller.display import put_rows
 from controller.host import examine_host
+from policies.engine import LocalPolicy
 from policies.engine_shapes import critic_shapes, policy_shapes
 from policies.make_sampler import make_sampler
 from policies.model import (
@@ -46,7 +50,7 @@ from tests.policies.weights import critics_of, draft_of, robot, weights_of
 OBSERVATION, ACTION = 17, 6
 PERIOD_S, PREWARM_S = 1 / 200, 1e-3
 TURN_S, TICKS = 0.05, 20
-WAYS = ("hot", "paced", "prewarmed")
+WAYS = ("hot", "act", "paced", "prewarmed")
 CRITIC = CriticSettings()
 POLICIES = {
     "consistency": ConsistencyModel(),
@@ -85,6 +89,7 @@ class Case:
         if isinstance(self.model, DiffusionModel):
             self.model = DiffusionModel(chain=ChainSettings(steps))
         rng = np.random.default_rng(0)
+        self.about = draft_of(self.model, critic=CRITIC, spec=robot(OBSERVATION, ACTION))
         self.condition = rng.standard_normal((200, 1, OBSERVATION)).astype(np.float32)
         shape = (200, steps, candidates, ACTION)
         self.noise = rng.standard_normal(shape).astype(np.float32)
@@ -94,7 +99,7 @@ class Case:
 
     def _sampler(self, engine, device):
         return make_sampler(
-            draft_of(self.model, critic=CRITIC, spec=robot(OBSERVATION, ACTION)),
+            self.about,
             weights_of(self.model, OBSERVATION, ACTION),
             critics_of(CRITIC, OBSERVATION, ACTION),
             engine,
@@ -106,6 +111,13 @@ class Case:
         """Return a function that draws the k-th action."""
         condition, noise = self.condition, self.noise
         return lambda k: sampler(condition[k % 200], noise[k % 200])
+
+    def acting(self, key):
+        """Return a function that asks the whole policy for its k-th action."""
+        about = self.about
+        policy = LocalPolicy(about.spec, "", about.codec, self.engines[key], MonotonicClock())
+        rows = self.condition[:, 0].astype(np.float64)
+        return lambda k: policy.act((rows[k % 200],), 0, k)
 
     def calls(self):
         """Return what is timed: the engines, and the products alone."""
@@ -192,11 +204,13 @@ def measure(case, rounds):
     """Return one row of figures for each engine."""
     calls = case.calls()
     counts = {key: max(5, int(TURN_S * 1e6 / np.median(hot(c, 20)))) for key, c in calls.items()}
+    acting = {key: case.acting(key) for key in case.engines}
     ways = {way: {} for way in WAYS}
     for _ in range(rounds):
         for key, call in calls.items():
             ways["hot"].setdefault(key, []).append(hot(call, counts[key]))
             if key[0] != "floor":
+                ways["act"].setdefault(key, []).append(hot(acting[key], counts[key]))
                 ways["paced"].setdefault(key, []).append(paced(call, TICKS))
                 ways["prewarmed"].setdefault(key, []).append(paced(call, TICKS, prewarm=True))
     return rows_of(case, ways)
@@ -252,14 +266,15 @@ def main():
 
 
 def told(row):
-    """Return a row for people: p50 and p99 of each way in one column."""
+    """Return a row for people: p50, and p99 where the tail matters, in one column."""
     many = f" x{row['candidates']}" * (row["candidates"] > 1)
     short = {
         "policy": f"{row['policy']} {row['steps']}{many}",
         "engine": row["engine"] if row["device"] == "cpu" else f"{row['engine']} {row['device']}",
     }
     for way in WAYS:
-        short[way] = f"{row[f'{way}_us_p50']:.0f} / {row[f'{way}_us_p99']:.0f}"
+        tail = f" / {row[f'{way}_us_p99']:.0f}" * (way in ("hot", "paced"))
+        short[way] = f"{row[f'{way}_us_p50']:.0f}{tail}"
     return short | {"ratio": row["ratio_to_eager"], "differs": row["max_diff"]}
 
 

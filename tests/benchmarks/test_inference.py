@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from policies.engine import NoiseSource
 from tests.benchmarks import inference
 from tests.benchmarks.inference import Case, measure, products, rows_of
 
@@ -17,6 +18,16 @@ def test_engines_agree_on_what_is_timed(case):
     assert differences["torch", "cpu"] == 0.0
     assert len(differences) >= 3
     assert max(differences.values()) < 1e-5
+
+
+@pytest.mark.parametrize("case", [("consistency", 2, 50), ("diffusion", 5, 1)], ids=str)
+def test_the_whole_policy_draws_what_is_timed_without_it(case):
+    case = Case(*case)
+    codec, shape = case.about.codec, case.noise[0].shape
+    acting, draw = case.acting(("numpy", "cpu")), case.engines["numpy", "cpu"]
+    for k in range(5):
+        noise = NoiseSource(shape).draw(0, k)
+        assert np.array_equal(acting(k), codec.decode_action(draw(case.condition[k], noise)))
 
 
 def test_figures_come_from_all_turns():

@@ -124,6 +124,12 @@ def test_the_last_of_all_is_within_reach():
     assert [choose(q, "softmax", each).item() for each in even] == [0, 2]
 
 
+def test_what_has_no_chance_is_never_taken():
+    q = np.array([[-1e30, 0.0, -1e30], [-1e30, -1e30, 0.0], [0.0, -1e30, -1e30]], np.float32)
+    for even in (0.0, 0.5, np.nextafter(1.0, 0.0)):
+        assert choose(q, "softmax", np.full(3, even)).tolist() == [1, 2, 0]
+
+
 @given(
     arrays(
         np.float64,

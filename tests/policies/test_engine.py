@@ -16,6 +16,7 @@ from controller.types import Observation, Request
 from policies import bundle
 from policies.engine import NoiseSource, load_policy
 from policies.errors import BundleError
+from policies.make_sampler import make_sampler
 from policies.manifest import CRITICS
 from policies.model import (
     ConsistencyModel,
@@ -88,6 +89,19 @@ def test_noise_is_that_of_a_fresh_philox():
 def test_noise_of_one_candidate_is_that_of_no_candidates():
     one = NoiseSource((2, 1, 3)).draw(4, 9)
     assert np.array_equal(one[:, 0], NoiseSource((2, 3)).draw(4, 9))
+
+
+@pytest.mark.parametrize("select", ["argmax", "softmax"])
+def test_one_philox_gives_the_noise_and_then_the_choice(made, select):
+    act = ActSettings(steps=2, candidates=8, select=select)
+    policy, loaded = load_policy(made, act=act), bundle.load_bundle(made)
+    sampler = make_sampler(loaded.manifest, loaded.weights, loaded.critics(), act=act)
+    for tick in range(40):
+        fresh = np.random.Generator(np.random.Philox(key=[3, tick]))
+        noise = fresh.standard_normal((2, 8, 3), dtype=np.float32)
+        condition = loaded.codec.encode_observation(SEEN[:1])
+        expected = loaded.codec.decode_action(sampler(condition, noise, fresh.random(1)))
+        assert np.array_equal(policy.act(SEEN[:1], 3, tick), expected)
 
 
 def test_settings_of_use_come_before_those_of_the_bundle(made):

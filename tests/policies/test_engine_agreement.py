@@ -24,6 +24,7 @@ from policies.model import (
     PreconditionSettings,
     SamplerSettings,
 )
+from policies.sampling import BLOCK, NumpyCritics
 from tests.policies.weights import (
     ACTION,
     CRITICS_OF,
@@ -118,6 +119,29 @@ def test_rows_do_not_see_each_other(name, engine):
     condition, noise = drawn(4, draw.steps)
     alone = [draw(condition[i : i + 1], noise[:, i : i + 1]) for i in range(4)]
     np.testing.assert_allclose(draw(condition, noise), np.concatenate(alone), atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [BLOCK, BLOCK + 1, 2 * BLOCK + 88])
+@pytest.mark.parametrize("name", ["consistency-mish", "diffusion-blocks", "gaussian-mean"])
+def test_many_rows_are_worked_on_in_blocks(name, rows):
+    ours, theirs = (
+        sampler_of(MODELS[name], engine, ActSettings()) for engine in ("numpy", "torch")
+    )
+    condition, noise = drawn(rows, ours.steps)
+    got = ours(condition, noise)
+    assert got.shape == (rows, ACTION)
+    assert np.abs(got - theirs(condition, noise)).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("rows", [1, BLOCK, 2 * BLOCK + 88])
+@pytest.mark.parametrize("name", CRITICS_OF)
+def test_numpy_critics_agree_with_torch(name, rows):
+    settings = CRITICS_OF[name]
+    arrays = critics_of(settings)
+    condition, noise = drawn(rows, 1)
+    got = NumpyCritics(arrays, settings)(condition, noise[0])
+    assert got.shape == (rows,)
+    assert np.abs(got - torch_values(arrays, settings, "cpu")(condition, noise[0])).max() < 2e-6
 
 
 @pytest.mark.parametrize("engine", ["numpy", "torch", "onnx"])

@@ -1,5 +1,6 @@
 """An exported file does what the bundle does, in the robot's own units."""
 
+import json
 import subprocess
 import sys
 
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 
 from controller.acting import ActSettings
+from controller.cli import main
 from controller.errors import ConfigError
 from policies.bundle import load_bundle
+from policies.engine import NoiseSource, load_policy
 from policies.errors import BundleError
 from policies.export import ExportPolicyConfig, export
 from policies.make_sampler import make_sampler
 from policies.model import SamplerSettings
+from tests.policies.robots import toy_bundle
 from tests.policies.test_engine import reseal
 from tests.policies.weights import CRITICS_OF, MODELS, bundle_of
 
@@ -142,6 +146,38 @@ def test_it_needs_no_torch(tmp_path):
     command = [sys.executable, "-c", script, str(root), str(tmp_path / "p.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_verb_writes_what_the_policy_does_between_robot_and_robot(tmp_path, capsys):
+    """This policy sees four of six numbers, normalised by its data, and acts in newtons."""
+    root, file = toy_bundle(tmp_path / "store"), tmp_path / "p.onnx"
+    codec = load_bundle(root).codec
+    assert codec.columns.tolist() == [0, 1, 4, 5]
+    assert np.abs(codec.mean).min() > 1e-4
+    assert np.abs(codec.scale - 1.0).min() > 1e-4
+    assert main(["export", str(root), f"out={file}", "act.steps=2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["file"], told["steps"], told["version"]) == (str(file), 2, root.name)
+    run, policy = session(file), load_policy(root, act=ActSettings(steps=2))
+    noise = NoiseSource((2, 1, 2))
+    for tick, row in enumerate(np.random.default_rng(0).standard_normal((20, 1, 6))):
+        given = {"observation": row.astype(np.float32), "noise": noise.draw(3, tick)}
+        np.testing.assert_allclose(run.run(None, given)[0], policy.act(row, 3, tick), atol=2e-5)
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxruntime"])
+def test_without_the_extra_one_line_names_it(module, tmp_path, monkeypatch, capsys):
+    root = bundle_of(tmp_path, MODELS["deterministic"])
+    monkeypatch.setitem(sys.modules, module, None)
+    file, said = tmp_path / "p.onnx", f"{module} is not installed: pip install 'onebeat[onnx]'"
+    if module == "onnx":
+        assert main(["export", str(root), f"out={file}"]) == 1
+        assert not file.exists()
+    else:
+        assert main(["serve", str(root), "engine=onnx", f"endpoint=ipc://{tmp_path}/s"]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
 
 
 def test_settings_refuse_what_they_do_not_know():

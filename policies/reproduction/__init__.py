@@ -1,0 +1,1 @@
+"""Many runs from one plan, the rows they leave, and the tables beside the published numbers."""

@@ -1,0 +1,112 @@
+"""Processes of a plan, several at a time; one that fails does not stop the others."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controller.process import Child, Supervisor
+
+POLL_S = 0.1
+SAVE_S = 60.0
+"""Time that a training has to write its state when it is told to stop; it may be compiling."""
+
+
+def _nothing() -> Iterable[Job]:
+    return ()
+
+
+def _silent(words: str) -> None:
+    del words
+
+
+@dataclass
+class Job:
+    """One call of a verb of this program.
+
+    Attributes:
+        name: what people call it.
+        verb: of this program.
+        words: of its command line.
+        log: file that keeps what it says.
+        stdout: file that takes its result; None puts it into ``log``.
+        skip: asked right before the start: whether to pass it over.
+        after: called when it has succeeded; returns what can be done then.
+        failed: called with its last words when it has not.
+    """
+
+    name: str
+    verb: str
+    words: list[str]
+    log: Path
+    stdout: Path | None = None
+    skip: Callable[[], bool] = bool
+    after: Callable[[], Iterable[Job]] = field(default_factory=lambda: _nothing)
+    failed: Callable[[str], None] = field(default_factory=lambda: _silent)
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", "controller.cli", *self.verb.split(), *self.words]
+
+
+def work(
+    jobs: Iterable[Job],
+    workers: int,
+    *,
+    niceness: int = 0,
+    should_stop: Callable[[], bool] = bool,
+    look: Callable[[], None] = lambda: None,
+) -> bool:
+    """Do jobs, and those that come of them before the others; return whether all had their turn.
+
+    When it is time to stop, those at work are told to, with SIGTERM, and waited for.
+
+    Args:
+        jobs: what to do, in this order.
+        workers: processes at the same time.
+        niceness: added to their priority.
+        should_stop: asked ten times a second.
+        look: called as often.
+    """
+    waiting = deque(jobs)
+    running: list[tuple[Job, Child]] = []
+    with Supervisor(timeout_s=SAVE_S) as supervisor:
+        while waiting or running:
+            if should_stop():
+                return False
+            while waiting and len(running) < workers:
+                job = waiting.popleft()
+                if not job.skip():
+                    running.append((job, supervisor.start(_child(job, niceness))))
+            for job, child in [pair for pair in running if pair[1].poll() is not None]:
+                running.remove((job, child))
+                supervisor.children.remove(child)
+                waiting.extendleft(reversed(list(_finish(job, child))))
+            look()
+            if running:
+                time.sleep(POLL_S)
+    return True
+
+
+def _child(job: Job, niceness: int) -> Child:
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    # A child's is absolute, and below its parent's one needs a privilege.
+    absolute = min(19, os.nice(0) + niceness)
+    return Child(job.command(), job.name, niceness=absolute, stdout=job.stdout, log=job.log)
+
+
+def _finish(job: Job, child: Child) -> Iterable[Job]:
+    """Take note of the end of a job; return what comes of it."""
+    said, status = child.last_error(), child.status()
+    well = child.poll() == 0
+    child.kill()
+    if well:
+        return job.after()
+    prefix, _, message = said.partition(": ")
+    job.failed((message if prefix.startswith("onebeat ") else said) or status)
+    return ()
