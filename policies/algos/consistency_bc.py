@@ -7,21 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from policies.algos.learner import (
-    Averages,
-    Batch,
-    Draw,
-    Figures,
-    Learner,
-    Optimiser,
-    Sizes,
-    Variant,
-    fused,
-)
+from policies.algos.imitator import Imitator
+from policies.algos.learner import Batch, Draw, Sizes, Variant
 from policies.diffusion.precond import Network, Precondition
 from policies.diffusion.sampler import multi_step
 from policies.learning import NEWEST, Averaging, ConsistencySettings, OptimiserSettings
-from policies.manifest import Arrays
 from policies.model import ConsistencyModel, PreconditionSettings, SamplerSettings
 from policies.nets import Denoiser, Views
 
@@ -115,7 +105,7 @@ class ConsistencyLoss:
         return norm - c
 
 
-class ConsistencyBC(Learner):
+class ConsistencyBC(Imitator):
     """Consistency-BC.
 
     Args:
@@ -136,19 +126,12 @@ class ConsistencyBC(Learner):
         sampler: SamplerSettings,
         average: Averaging = NEWEST,
     ) -> None:
-        super().__init__(sizes)
-        self._model, self.settings = model, optimiser
-        self.levels = model.levels(sampler)
-        self.loss = ConsistencyLoss(loss, model.noise)
         self.net = Denoiser(sizes.action, sizes.condition, model.network, sizes.device)
         self.net.training = True
-        self.online = sizes.parameters(self.net.shapes, 0)
-        kept = {"target": loss.target, "slow": average, "served": optimiser.served}
-        self.averages = Averages(self.online, kept, self.dials)
-        self.networks = {"online": self.online, **self.averages.kept}
-        self.adam = Optimiser(self.online, optimiser.weight_decay, optimiser.grad_clip)
-        self.optimisers = {"actor": self.adam}
-        self._gradient = fused(self._find_gradient, optimiser.compile)
+        kept = {"target": loss.target, "slow": average}
+        super().__init__(sizes, self.net.shapes, optimiser, kept)
+        self._model, self.levels = model, model.levels(sampler)
+        self.loss = ConsistencyLoss(loss, model.noise)
 
     @property
     def model(self) -> ConsistencyModel:
@@ -157,26 +140,8 @@ class ConsistencyBC(Learner):
 
     def prepare(self, step: int) -> Variant:
         """Set N(k), the learning rate and the shares of the averages."""
-        self.adam.set_rate(self.settings.learning_rate * self.settings.share(step))
         self.dials.set("levels", self.loss.settings.levels_at(step, self.settings.steps))
-        return self.averages.prepare(step)
-
-    def update(self, batch: Batch, variant: Variant) -> Figures:
-        """Take one step down the loss."""
-        loss = self._gradient(batch, self.draw(batch))
-        norm = self.adam.step()
-        self.averages.move(variant)
-        return {"loss": loss, "norm": norm}
-
-    def _find_gradient(self, batch: Batch, draw: Draw) -> Tensor:
-        loss = self.imitation(batch, draw)
-        self.online.descend(loss.sum())
-        return loss.detach()
-
-    def draw(self, batch: Batch) -> Draw:
-        """Draw what the loss of a batch needs: noise, and which levels."""
-        shape = batch.action.shape
-        return self.noise(*shape), self.uniform(*shape[:2], 1)
+        return super().prepare(step)
 
     def imitation(self, batch: Batch, draw: Draw) -> Tensor:
         """Return L_c of each run, (R,)."""
@@ -206,7 +171,3 @@ class ConsistencyBC(Learner):
 
         lowest = self._model.noise.sigma_min
         return multi_step(denoise, noise.unbind(), self.levels, lowest).clamp(-1.0, 1.0)
-
-    def policy_arrays(self, run: int) -> Arrays:
-        """Return the served weights of one run."""
-        return self.averages["served"].to_arrays(run)

@@ -5,26 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policies.algos.learner import (
-    Averages,
-    Batch,
-    Draw,
-    Figures,
-    Learner,
-    Optimiser,
-    Sizes,
-    Variant,
-    fused,
-)
+from policies.algos.imitator import Imitator
+from policies.algos.learner import Batch, Draw, Sizes
 from policies.diffusion.sampler import ancestral
 from policies.diffusion.schedule import variance_preserving
 from policies.learning import NEWEST, Averaging, OptimiserSettings
-from policies.manifest import Arrays
 from policies.model import DiffusionModel
 from policies.nets import Denoiser, Views
 
 
-class DiffusionBC(Learner):
+class DiffusionBC(Imitator):
     """L_d = E |z - e(sqrt(abar_t) a + sqrt(1 - abar_t) z, t | s)|^2, t even on 1..N.
 
     Ho et al. 2020, eq. 14; Wang et al. 2023, eq. 2.
@@ -43,48 +33,18 @@ class DiffusionBC(Learner):
         optimiser: OptimiserSettings,
         average: Averaging = NEWEST,
     ) -> None:
-        super().__init__(sizes)
-        self._model, self.settings = model, optimiser
-        chain = model.chain
+        self.net = Denoiser(sizes.action, sizes.condition, model.network, sizes.device)
+        self.net.training = True
+        super().__init__(sizes, self.net.shapes, optimiser, {"slow": average})
+        self._model, chain = model, model.chain
         self.chain = variance_preserving(chain.steps, chain.b_min, chain.b_max)
         bars = torch.tensor(self.chain.alpha_bars, device=sizes.device)
         self._signal, self._noise = bars.sqrt(), (1.0 - bars).sqrt()
-        self.net = Denoiser(sizes.action, sizes.condition, model.network, sizes.device)
-        self.net.training = True
-        self.online = sizes.parameters(self.net.shapes, 0)
-        kept = {"slow": average, "served": optimiser.served}
-        self.averages = Averages(self.online, kept, self.dials)
-        self.networks = {"online": self.online, **self.averages.kept}
-        self.adam = Optimiser(self.online, optimiser.weight_decay, optimiser.grad_clip)
-        self.optimisers = {"actor": self.adam}
-        self._gradient = fused(self._find_gradient, optimiser.compile)
 
     @property
     def model(self) -> DiffusionModel:
         """What the policy is made of."""
         return self._model
-
-    def prepare(self, step: int) -> Variant:
-        """Set the learning rate and the shares of the averages."""
-        self.adam.set_rate(self.settings.learning_rate * self.settings.share(step))
-        return self.averages.prepare(step)
-
-    def update(self, batch: Batch, variant: Variant) -> Figures:
-        """Take one step down the loss."""
-        loss = self._gradient(batch, self.draw(batch))
-        norm = self.adam.step()
-        self.averages.move(variant)
-        return {"loss": loss, "norm": norm}
-
-    def _find_gradient(self, batch: Batch, draw: Draw) -> Tensor:
-        loss = self.imitation(batch, draw)
-        self.online.descend(loss.sum())
-        return loss.detach()
-
-    def draw(self, batch: Batch) -> Draw:
-        """Draw what the loss of a batch needs: noise, and which steps."""
-        shape = batch.action.shape
-        return self.noise(*shape), self.uniform(*shape[:2], 1)
 
     def imitation(self, batch: Batch, draw: Draw) -> Tensor:
         """Return L_d of each run, (R,), the mean over actions' elements too."""
@@ -108,7 +68,3 @@ class DiffusionBC(Learner):
             return self.net(views, x, x.new_full((1, 1, 1), step - 1.0), condition)
 
         return ancestral(predict, noise.unbind(), self.chain, lambda x: x.clamp(-1.0, 1.0))
-
-    def policy_arrays(self, run: int) -> Arrays:
-        """Return the served weights of one run."""
-        return self.averages["served"].to_arrays(run)
