@@ -18,7 +18,8 @@ class ActSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         steps: network evaluations per action.
         candidates: actions drawn at once, of which the critics choose one; 1 draws one.
         select: ``softmax`` of the least Q of the candidates, or ``argmax``.
-        temperature: factor on the noise an action is drawn with; 0 for the middle.
+        temperature: factor on the noise that sampling starts from; 0 for the middle of a
+            Gaussian.
     """
 
     steps: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None

@@ -17,6 +17,8 @@ from controller.errors import ConfigError, ControllerError
 from controller.process import SINGLE_THREADED
 from controller.signals import die_with_parent
 
+INTERRUPTED = 130
+"""Exit status of what was stopped by Ctrl-C, also where it saved and can go on."""
 EXTRAS = {
     "torch": "train",
     "h5py": "train",
@@ -79,7 +81,7 @@ def run(verbs: Mapping[str, Verb], words: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         return _fail(name, _missing(error), 1)
     except KeyboardInterrupt:
-        return _fail(name, "stopped by Ctrl-C", 130)
+        return _fail(name, "stopped by Ctrl-C", INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe has left; its shell is told by the status.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ from controller.cli.sources import (
     source_spec,
     task_spec,
 )
+from controller.command_line import INTERRUPTED
 from controller.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from controller.transitions import Transitions
     from policies.settings import FinetuneConfig, SacConfig, TrainConfig
     from policies.train import Scorer
-
-INTERRUPTED = 130
-"""Exit status of a run that was stopped by Ctrl-C and can go on."""
 
 
 def train(config: TrainConfig, arguments: Arguments) -> int:

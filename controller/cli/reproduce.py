@@ -6,13 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from controller.arguments import Arguments
+from controller.command_line import INTERRUPTED
 
 if TYPE_CHECKING:
     from policies.reproduction.course import Course
     from policies.reproduction.settings import ReproduceConfig
-
-INTERRUPTED = 130
-"""Exit status of a call that was stopped by Ctrl-C; the next one goes on."""
 
 
 def reproduce(config: ReproduceConfig, arguments: Arguments) -> int:

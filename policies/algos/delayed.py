@@ -127,8 +127,3 @@ class Delayed(Learner):
     def critic_arrays(self, run: int) -> Arrays:
         """Return the target critics of one run."""
         return self.values.target.to_arrays(run)
-
-
-def per_size(q: Tensor) -> Tensor:
-    """Return q (R, B) over its mean size in the batch, which has no gradient."""
-    return q / q.detach().abs().mean(1, keepdim=True).clamp(min=1e-6)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from policies.algos.delayed import Delayed, per_size
+from policies.algos.delayed import Delayed
 from policies.algos.learner import Batch
+from policies.algos.value import per_size
 
 
 class Td3Bc(Delayed):

@@ -109,4 +109,9 @@ def q_loss(values: Valuation, condition: Tensor, action: Tensor, kind: str, coin
     q = values.of_policy(condition, action).mean(1)
     if kind == "raw":
         return -q.mean(1)
-    return -q.mean(1) / q.detach().abs().mean(1).clamp(min=1e-6)
+    return -per_size(q).mean(1)
+
+
+def per_size(q: Tensor) -> Tensor:
+    """Return q (R, B) over its mean size in the batch, which has no gradient."""
+    return q / q.detach().abs().mean(1, keepdim=True).clamp(min=1e-6)
