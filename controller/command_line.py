@@ -30,6 +30,7 @@ EXTRAS = {
     "PIL": "report",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "foxglove": "view",
 }
 
 

@@ -10,19 +10,31 @@ import msgspec
 from controller.clock import MonotonicClock
 from controller.errors import PeerTimeout, Refused
 from controller.greeting import Session
+from controller.keys import ClientKeys
 from controller.wire import Bye, Control, Report
 
 
 def control(
-    endpoint: str, verb: str, args: Mapping[str, str] | None = None, timeout_s: float = 5.0
+    endpoint: str,
+    verb: str,
+    args: Mapping[str, str] | None = None,
+    timeout_s: float = 5.0,
+    keys: ClientKeys | None = None,
 ) -> dict[str, Any]:
     """Ask the server at ``endpoint`` to do ``verb``, and return its report.
+
+    Args:
+        endpoint: address of the server.
+        verb: what to do.
+        args: with what.
+        timeout_s: the longest to wait.
+        keys: for a server that has keys.
 
     Raises:
         PeerTimeout: no server, or no report within ``timeout_s``.
         Refused: the server could not do it; the message says why.
     """
-    session = Session(endpoint, "control", _WALL)
+    session = Session(endpoint, "control", _WALL, keys=keys)
     until_ns = _WALL.now_ns() + round(timeout_s * 1e9)
     try:
         session.connect(timeout_s)

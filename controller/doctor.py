@@ -21,24 +21,24 @@ from controller.doctor_report import (
     advise,
     judge,
     print_report,
+    settings_for,
 )
+from controller.endpoints import endpoint_for
 from controller.errors import ConfigError, PeerTimeout
 from controller.floor import (
     ANSWER_TIMEOUT_NS,
     Echo,
-    Nanoseconds,
-    Quantiles,
     echo,
     lateness,
     load,
     pace,
     quantiles,
 )
-from controller.host import examine_host
+from controller.histogram import Nanoseconds, Quantiles
+from controller.host import Steal, examine_host
 from controller.loop_config import LoopConfig
 from controller.process import RuntimeDirectory
-from controller.realtime import has_fifo, realtime_section
-from controller.transport import endpoint_for
+from controller.realtime import has_fifo, realtime_section, urgent
 
 __all__ = ["DoctorReport", "examine", "print_report"]
 
@@ -72,7 +72,10 @@ def examine(seconds: float = 10.0, infer: Callable[[], None] | None = None) -> D
     transport: list[RoundTrip] = []
     inference: list[Inference] = []
     verdicts: list[Verdict] = []
-    with RuntimeDirectory() as directory, echo(endpoint_for(directory, "echo")) as client:
+    steal = Steal()
+    with RuntimeDirectory() as directory, contextlib.ExitStack() as stack:
+        with urgent():
+            client = stack.enter_context(echo(endpoint_for(directory, "echo")))
         for state in ("idle", "loaded"):
             look = _Look(state, seconds / 2, waits, infer)
             with load(host.cores) if state == "loaded" else contextlib.nullcontext():
@@ -87,7 +90,9 @@ def examine(seconds: float = 10.0, infer: Callable[[], None] | None = None) -> D
         transport=tuple(transport),
         inference=tuple(inference),
         verdicts=tuple(verdicts),
-        advice=tuple(advise(host, refused, verdicts)),
+        settings=settings_for(verdicts, realtime),
+        steal=steal.share(),
+        advice=tuple(advise(host, refused, verdicts, steal.share())),
     )
 
 
@@ -151,7 +156,9 @@ class _Look:
 
     def verdict(self) -> Verdict:
         wakes_us = {wait: _p99_9_us(late) for wait, late in self._late.items()}
-        return judge(self._state, wakes_us, _p99_9_us(self._trips) + _p99_9_us(self._calls))
+        rest_us = _p99_9_us(self._trips) + _p99_9_us(self._calls)
+        fewest = min(sum(map(len, late)) for late in self._late.values())
+        return judge(self._state, wakes_us, rest_us, fewest)
 
 
 def _some(durations_ns: Nanoseconds) -> Quantiles:

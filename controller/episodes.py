@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.errors import ControllerError, PlantFailed
 from controller.interfaces import Clock, Plant
-from controller.ladder import Notify
+from controller.notices import Notify
 from controller.types import Array, Observation, Reason
 
 

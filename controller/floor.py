@@ -7,41 +7,23 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from controller.clock import MonotonicClock
 from controller.errors import PeerTimeout
+from controller.histogram import Nanoseconds, Quantiles
 from controller.interfaces import Clock
+from controller.key_settings import ServerKeySettings
+from controller.keys import ServerKeys, server_keys
 from controller.pacing import Ticker
 from controller.process import Child, StopFlag, Supervisor, die_with_parent
+from controller.realtime import urgent
 from controller.transport import Client, Server
 
 ANSWER_TIMEOUT_NS = 1_000_000_000
 BUSY = "from controller.floor import burn; burn()"
 READY = "ready"
-ECHO = "import sys; from controller.floor import serve_echo; serve_echo(sys.argv[1])"
-
-Nanoseconds = NDArray[np.int64]
-
-
-class Quantiles(msgspec.Struct, frozen=True):
-    """A distribution of durations in microseconds; each figure is a value that was measured.
-
-    Attributes:
-        p50: median.
-        p99: at least 99 % are no longer.
-        p99_9: at least 99.9 % are no longer; the longest for fewer than 1000 samples.
-        max: the longest.
-        samples: how many there were.
-    """
-
-    p50: float
-    p99: float
-    p99_9: float
-    max: float
-    samples: int
+ECHO = "import sys; from controller.floor import serve_echo; serve_echo(*sys.argv[1:])"
 
 
 def quantiles(durations_ns: Nanoseconds) -> Quantiles | None:
@@ -128,7 +110,7 @@ def load(workers: int) -> Iterator[None]:
 def burn() -> None:
     """Use up one core until the parent ends."""
     die_with_parent()
-    _say_ready()
+    say_ready()
     while True:
         pass
 
@@ -151,12 +133,35 @@ def echo(endpoint: str) -> Iterator[Echo]:
             yield client
 
 
-def serve_echo(endpoint: str) -> None:
-    """Send back whatever comes until told to stop or the parent ends."""
+def serve_echo(
+    endpoint: str, sched_fifo: str = "auto", secret: str = "", clients: str = ""
+) -> None:
+    """Send back whatever comes until told to stop or the parent ends.
+
+    Under SCHED_FIFO where the machine allows it, as the servers of a loop are.
+
+    Args:
+        endpoint: address to bind.
+        sched_fifo: auto or off.
+        secret: the server's key, for encryption.
+        clients: those that may connect then.
+    """
     die_with_parent()
-    with StopFlag() as stop, contextlib.closing(Server(endpoint)) as server:
-        _say_ready()
-        while not stop():
+    keys = server_keys(ServerKeySettings(secret, clients or ()))
+    with StopFlag() as stop, urgent(sched_fifo):
+        serve_echo_until(endpoint, stop, say_ready, keys)
+
+
+def serve_echo_until(
+    endpoint: str,
+    should_stop: Callable[[], bool],
+    bound: Callable[[], None] = lambda: None,
+    keys: ServerKeys | None = None,
+) -> None:
+    """Send back whatever comes until ``should_stop()``; ``bound`` is called first."""
+    with contextlib.closing(Server(endpoint, keys)) as server:
+        bound()
+        while not should_stop():
             message = server.receive(100_000_000)
             if message is not None:
                 server.send(*message)
@@ -203,6 +208,7 @@ class Echo:
         self._client.close()
 
 
-def _say_ready() -> None:
+def say_ready() -> None:
+    """Tell the parent, which reads the last line, that a server can be asked."""
     sys.stdout.write(f"{READY}\n")
     sys.stdout.flush()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 
 from controller.clock import MonotonicClock
 from controller.errors import PeerTimeout, Refused, SpecMismatch, WireError
 from controller.interfaces import Clock
+from controller.keys import ClientKeys
 from controller.spec import Spec
+from controller.spec_coding import decode_spec
 from controller.transport import Client
 from controller.types import Array
 from controller.wire import (
@@ -16,19 +19,28 @@ from controller.wire import (
     AnyMessage,
     Hello,
     Message,
+    Ping,
+    Pong,
     Refusal,
     Role,
     Welcome,
     decode,
-    decode_spec,
     encode,
 )
 
 GREET_EVERY_NS = 100_000_000
+RECONNECT_EVERY_NS = 1_000_000_000
+"""After this long without a connection another is begun: the library gives up on what breaks its
+protocol, and on a server that refused a key."""
+
 MAX_DRAIN = 256
 """Messages handled in one go: a flood cannot hold a caller for more than about a millisecond."""
 
-_FINAL = ("protocol", "role", "spec")
+PING_EVERY_NS = 1_000_000_000
+CLOCK_WINDOW = 16
+"""Newest looks at the server's clock, of which the fastest counts: an older one drifts away."""
+
+_FINAL = ("protocol", "role", "spec", "policy")
 
 
 class Session:
@@ -42,6 +54,8 @@ class Session:
         clock: the caller's clock, for the clock probe.
         client_name: name for the server's log; the process id when empty.
         spec: what the server must have; None to take the server's.
+        policy: name of the policy that is wanted; empty for the server's first.
+        keys: encrypt, and talk to the server of this key alone; needed beyond loopback.
 
     Attributes:
         spec: the agreed spec; None until the first welcome when none was given.
@@ -49,7 +63,9 @@ class Session:
         ready: whether the server knows this client.
         refusal: why the server does not want this client; None when it does.
         malformed: messages that were not of this protocol or not expected.
-        offset_ns: server's clock minus the caller's, from the fastest greeting so far.
+        offset_ns: server's clock minus the caller's, off by half of ``offset_error_ns`` at most.
+        offset_error_ns: what the fastest of the newest looks at the server's clock spent on the
+            way; -1 before the first.
     """
 
     def __init__(
@@ -59,8 +75,10 @@ class Session:
         clock: Clock,
         client_name: str = "",
         spec: Spec | None = None,
+        policy: str = "",
+        keys: ClientKeys | None = None,
     ) -> None:
-        self._client = Client(endpoint)
+        self._client = Client(endpoint, keys)
         self.endpoint = endpoint
         self.spec = spec
         self.welcome: Welcome | None = None
@@ -70,9 +88,16 @@ class Session:
         self.offset_ns = 0
         self._role: Role = role
         self._name = (client_name or f"{role}-{os.getpid()}")[:200]
-        self._clock = clock
-        self._fastest_ns = 2**63
+        self._clock, self._policy = clock, policy
+        self._looks: deque[tuple[int, int]] = deque(maxlen=CLOCK_WINDOW)
+        self.offset_error_ns = -1
+        self._pinged_ns = 0
         self._greeted_ns: int | None = None
+        self._cut_off_ns: int | None = None
+
+    def fileno(self) -> int:
+        """Return a descriptor as :meth:`controller.transport.Client.fileno` does."""
+        return self._client.fileno()
 
     def greet(self) -> None:
         """Send a hello unless one is on its way; does not wait."""
@@ -81,9 +106,11 @@ class Session:
         if self._greeted_ns is not None and now_ns - self._greeted_ns < pause_ns:
             return
         digest = self.spec.digest() if self.spec else ""
-        hello = Hello(PROTOCOL, self._role, self._name, digest, self._clock.now_ns())
+        hello = Hello(PROTOCOL, self._role, self._name, digest, self._clock.now_ns(), self._policy)
         if self._client.send(encode(hello)):
-            self._greeted_ns = now_ns
+            self._greeted_ns, self._cut_off_ns = now_ns, None
+        else:
+            self._cut_off(now_ns)
 
     def connect(self, timeout_s: float) -> Spec:
         """Wait until the server welcomes this client, and return the spec.
@@ -91,9 +118,12 @@ class Session:
         Raises:
             PeerTimeout: nobody answered within ``timeout_s``.
             SpecMismatch: the server describes another robot.
-            Refused: the server speaks another protocol or is not what was expected.
+            Refused: the server speaks another protocol, is not what was expected, or one side
+                does not accept the other's key.
         """
         until_ns = _WALL.now_ns() + round(timeout_s * 1e9)
+        if self.refusal is not None and self.refusal.code == "key":
+            self._client.reconnect()
         self.lost()
         while not self.ready:
             self.greet()
@@ -111,8 +141,16 @@ class Session:
         return self.spec
 
     def send(self, message: Message, arrays: Sequence[Array] = ()) -> bool:
-        """Send without waiting; False when there is no connection or no room."""
-        return self._client.send(encode(message, arrays))
+        """Send without waiting; False when there is no connection or no room.
+
+        Now and then a look at the server's clock goes along.
+        """
+        sent = self._client.send(encode(message, arrays))
+        now_ns = self._clock.now_ns()
+        if sent and self.ready and now_ns - self._pinged_ns >= PING_EVERY_NS:
+            self._pinged_ns = now_ns
+            self._client.send(encode(Ping(now_ns)))
+        return sent
 
     def receive(self, timeout_ns: int) -> tuple[AnyMessage, Sequence[bytes]] | None:
         """Return the next valid message and its arrays, or None after ``timeout_ns``.
@@ -137,7 +175,7 @@ class Session:
         """Take note that the server does not know this client any more."""
         self.ready, self.refusal = False, None
         self._greeted_ns = None
-        self._fastest_ns = 2**63
+        self._looks.clear()
 
     def close(self, farewell: Message | None = None) -> None:
         """Leave; safe to call twice."""
@@ -146,14 +184,28 @@ class Session:
         self.ready = False
         self._client.close(linger_ms=100 if farewell is not None else 0)
 
+    def _cut_off(self, now_ns: int) -> None:
+        """Ask the library why there is no connection, and have it begin another now and then."""
+        if objection := self._client.objection():
+            self._refuse(Refusal("key", objection))
+        if self._cut_off_ns is None:
+            self._cut_off_ns = now_ns
+        elif now_ns - self._cut_off_ns >= RECONNECT_EVERY_NS:
+            self._client.reconnect()
+            self._cut_off_ns = now_ns
+
     def _note(self, message: AnyMessage) -> None:
         if isinstance(message, Welcome):
-            self._welcomed(message, decode_spec(message.spec))
+            # Of several hellos that were on their way, the first welcome counts.
+            if not self.ready:
+                self._welcomed(message, decode_spec(message.spec))
         elif isinstance(message, Refusal):
-            if message.code in _FINAL:
+            if message.code in _FINAL and not self.ready:
                 self._refuse(message)
             else:
                 self.malformed += 1
+        elif isinstance(message, Pong):
+            self._look(message.sent_ns, message.arrived_ns, message.server_ns)
 
     def _welcomed(self, welcome: Welcome, spec: Spec) -> None:
         if welcome.protocol != PROTOCOL:
@@ -163,11 +215,16 @@ class Session:
             self._refuse(Refusal("spec", spec.describe()))
             return
         self.spec, self.welcome, self.ready, self.refusal = spec, welcome, True, None
+        self._look(welcome.sent_ns, welcome.server_ns, welcome.server_ns)
+
+    def _look(self, sent_ns: int, arrived_ns: int, server_ns: int) -> None:
+        """Take note of the server's clock (Mills 1991: offset, delay, clock filter)."""
         now_ns = self._clock.now_ns()
-        round_trip_ns = now_ns - welcome.sent_ns
-        if 0 <= round_trip_ns < self._fastest_ns:
-            self._fastest_ns = round_trip_ns
-            self.offset_ns = welcome.server_ns - (welcome.sent_ns + now_ns) // 2
+        delay_ns = (now_ns - sent_ns) - (server_ns - arrived_ns)
+        if delay_ns < 0 or server_ns < arrived_ns or sent_ns > now_ns:
+            return
+        self._looks.append((delay_ns, ((arrived_ns - sent_ns) + (server_ns - now_ns)) // 2))
+        self.offset_error_ns, self.offset_ns = min(self._looks)
 
     def _refuse(self, refusal: Refusal) -> None:
         self.ready, self.refusal = False, refusal

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from controller.spec import Spec
-from controller.types import ActionChunk, Array, Observation, Request, TickRecord, VectorStep
+from controller.types import (
+    ActionChunk,
+    Array,
+    Observation,
+    Rejected,
+    Request,
+    TickRecord,
+    VectorStep,
+)
 
 
 @runtime_checkable
@@ -117,6 +126,48 @@ class Policy(Protocol):
 
     def close(self) -> None:
         """Release the policy; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class BatchPolicy(Policy, Protocol):
+    """A policy that answers several requests in one computation."""
+
+    @property
+    def max_batch(self) -> int:
+        """Most requests that it takes at once."""
+        ...
+
+    def infer_batch(self, requests: Sequence[Request]) -> list[ActionChunk | None]:
+        """Return the answer to each of 1 to ``max_batch`` requests, in their order.
+
+        One request that cannot be answered, because its observation is not finite for example,
+        leaves the answers to the others as they are.
+        """
+        ...
+
+    def expected_ns(self, batch: int) -> int:
+        """Return how long the cheapest answer to ``batch`` requests is expected to take."""
+        ...
+
+
+@runtime_checkable
+class AheadPolicy(Policy, Protocol):
+    """A policy that can be asked without waiting for the answer."""
+
+    def submit(self, request: Request) -> bool:
+        """Send ``request`` off; False when it could not be sent. Never waits.
+
+        Raises:
+            Refused: there is nobody who would answer.
+        """
+        ...
+
+    def poll(self) -> ActionChunk | Rejected | None:
+        """Return the next answer that has arrived, or None when there is none. Never waits.
+
+        Answers come in the order in which they arrived, those to earlier requests among them.
+        """
         ...
 
 

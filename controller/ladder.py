@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from controller.errors import PeerTimeout, Refused
-from controller.interfaces import Clock, Policy, Sink
+from controller.answers import ask
+from controller.asking import AskEachTick, Asking, Heard
+from controller.chunk_settings import ChunkSettings, FallbackSettings
+from controller.chunks import Plan, Row, faded_elements
+from controller.holding import Holding
+from controller.interfaces import Clock, Policy
+from controller.notices import Notices, Notify
+from controller.observation_age import ObservationAge
 from controller.pacing import Tick
-from controller.safety import fits, is_finite
+from controller.prefetch import AskAhead
+from controller.safety import is_finite
 from controller.spec import Spec
 from controller.types import ActionChunk, Array, Observation, Reason, Request, Rung
 
-Notify = Callable[[str, str], None]
-
-CREDIBLE_STAMP_NS = 10_000_000_000
-"""A stamp that lies further back than this when first seen is taken to be of another clock."""
+__all__ = ["Decision", "Ladder", "Notices", "Notify", "Patience"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,14 @@ class Decision:
         version: version of the policy behind it; empty on HOLD and STOP.
         answer_tick: tick of the request behind it; -1 on HOLD and STOP.
         evaluations: network evaluations behind it.
-        queue_ns: waiting at the server; only on FRESH.
-        infer_ns: computing the answer; only on FRESH.
-        rtt_ns: from the request to the answer, or to the end of the wait for it.
+        candidates: actions drawn for it; 0 on HOLD and STOP.
+        batch: requests answered together with it; 0 on HOLD and STOP.
+        answer_rtt_ns: from its request to its answer; -1 on HOLD and STOP.
+        prefix: rows of the prefix of its request.
+        queue_ns: waiting at the server; only on FRESH, where the tick waited for the answer.
+        infer_ns: computing the answer; likewise.
+        rtt_ns: from the request to the answer, or to the end of the wait for it; 0 where the
+            policy is asked ahead.
     """
 
     requested: Array
@@ -61,65 +70,21 @@ class Decision:
     version: str = ""
     answer_tick: int = -1
     evaluations: int = 0
+    candidates: int = 0
+    batch: int = 0
+    answer_rtt_ns: int = -1
+    prefix: int = 0
     queue_ns: int = -1
     infer_ns: int = -1
     rtt_ns: int = -1
 
+    @property
+    def eased(self) -> bool:
+        """Whether ``requested`` is on the way to the safe command, within the safety limits.
 
-class ObservationAge:
-    """How old an observation is, by the best evidence there is.
-
-    A stamp that lies within ``CREDIBLE_STAMP_NS`` before the first sight of its observation is
-    of this machine's clock, and the age counts from it. Any other is of another clock: then the
-    age counts from the first sight, which still finds a plant that has fallen silent.
-
-    Attributes:
-        stamps: whether stamps may be used at all. False for a lockstep plant: it waits for the
-            command, and its stamps may count simulated time.
-    """
-
-    def __init__(self) -> None:
-        self.stamps = True
-        self._key: tuple[int, int, int] | None = None
-        self._since_ns = 0
-
-    def measure(self, observation: Observation, now_ns: int) -> int:
-        """Return the age at ``now_ns`` in nanoseconds, never negative."""
-        key = (observation.episode, observation.step, observation.stamp_ns)
-        if key != self._key:
-            self._key = key
-            lag_ns = now_ns - observation.stamp_ns
-            credible = self.stamps and 0 <= lag_ns <= CREDIBLE_STAMP_NS
-            self._since_ns = observation.stamp_ns if credible else now_ns
-        return now_ns - self._since_ns
-
-
-class Notices:
-    """Events to a sink, at most one per kind and interval; the next one counts the others.
-
-    Args:
-        sink: where they go.
-        clock: stamps them.
-        interval_ns: shortest distance of two events of a kind.
-    """
-
-    def __init__(self, sink: Sink, clock: Clock, interval_ns: int = 1_000_000_000) -> None:
-        self._sink = sink
-        self._clock = clock
-        self._interval_ns = interval_ns
-        self._last_ns: dict[str, int] = {}
-        self._held_back: dict[str, int] = {}
-
-    def __call__(self, kind: str, detail: str) -> None:
-        """Hand over the event, or count it as held back."""
-        now_ns = self._clock.now_ns()
-        last_ns = self._last_ns.get(kind)
-        if last_ns is not None and now_ns - last_ns < self._interval_ns:
-            self._held_back[kind] = self._held_back.get(kind, 0) + 1
-            return
-        self._last_ns[kind] = now_ns
-        missing = self._held_back.pop(kind, 0)
-        self._sink.event(now_ns, kind, f"{detail} ({missing} more before)" if missing else detail)
+        A HOLD or STOP without reason BLENDED commands the safe command itself, at once.
+        """
+        return not self.rung.acts and bool(self.reasons & Reason.BLENDED)
 
 
 class Ladder:
@@ -127,8 +92,7 @@ class Ladder:
 
     Args:
         policy: whom to ask. Where it has them, ``ready`` tells whether there is a session, and
-            ``newest_chunk`` is the newest answer that arrived, late ones included: the tail of
-            a late answer is as good as that of a timely one, as its rows belong to ticks.
+            ``newest_chunk`` is the newest answer that arrived, late ones included.
         local: replica of the policy in this process, or None.
         spec: the robot.
         clock: time.
@@ -136,10 +100,17 @@ class Ladder:
         patience: how long to wait for what.
         safe: the declared safe command.
         notify: takes (kind, detail) of whatever went wrong.
+        chunks: when to ask for chunks of actions, and how one follows another.
+        fallback: how long each rung may act.
+        previous: gives the command that was sent last; None for the safe one, whatever was sent.
 
     Attributes:
         age: how old observations are.
         latched: reasons of the latched stop, or None while there is none.
+        asking: keeps the plan filled.
+
+    Raises:
+        ConfigError: ``chunks`` names an element that the action does not have.
     """
 
     def __init__(
@@ -153,27 +124,37 @@ class Ladder:
         patience: Patience,
         safe: Array,
         notify: Notify,
+        chunks: ChunkSettings | None = None,
+        fallback: FallbackSettings | None = None,
+        previous: Callable[[], Array] | None = None,
     ) -> None:
-        self._policy = policy
+        fallback = fallback or FallbackSettings()
         self._local = local
-        self._spec = spec
+        self._action = spec.action
         self._clock = clock
         self._seed = seed
         self._patience = patience
         self._safe = safe
         self._notify = notify
+        self._local_ticks = fallback.local_ticks
+        self._holding = Holding(
+            safe,
+            fallback.hold,
+            round(fallback.ramp_s * 1e9 / patience.period_ns),
+            previous or (lambda: safe),
+        )
         self.age = ObservationAge()
         self.latched: Reason | None = None
-        self._chunk: ActionChunk | None = None
+        self.asking = self._asking_of(policy, spec, chunks or ChunkSettings(), fallback)
         self._episode = -1
-        self._episode_index = 0
         self._held_ns = 0
         self._last_index = -1
+        self._local_since: int | None = None
 
     def decide(self, tick: Tick, observation: Observation) -> Decision:
         """Return what to command for ``observation``; takes no longer than the policy does."""
         if self.latched is not None:
-            return self._stopped(self.latched)
+            return self._stopped(tick.index, self.latched)
         now_ns = self._clock.now_ns()
         age_ns = self.age.measure(observation, now_ns)
         if age_ns > self._patience.max_age_ns:
@@ -182,130 +163,144 @@ class Ladder:
             self._notify("observation", "the observation is not finite")
             return self.hold(tick, Reason.NONFINITE)
         if observation.episode != self._episode:
-            # The tail of a chunk was meant for the episode it was computed in.
-            self._episode, self._chunk = observation.episode, None
-            self._episode_index = tick.index
+            # A plan was meant for the episode it was computed in.
+            self._episode = observation.episode
+            self.asking.clear(tick.index)
         deadline_ns = tick.deadline_ns + self._patience.answer_ns
-        request = Request(tick.index, self._seed, observation, age_ns, deadline_ns)
-        return self._climb_down(tick, request, now_ns)
+        return self._climb_down(
+            tick, Request(tick.index, self._seed, observation, age_ns, deadline_ns)
+        )
+
+    def overruled(self, tick: Tick) -> None:
+        """Take note that somebody else commands this tick, so that the plan is void.
+
+        The tick is no silence, and the next one that is decided asks anew.
+        """
+        self._acts(tick.index)
+        self._local_since = None
+        self.asking.clear(tick.index + 1)
 
     def wait(self, tick: Tick) -> Decision:
         """Return the safe command between two episodes, which is no silence."""
         self._last_index = tick.index
         if self.latched is not None:
-            return self._stopped(self.latched)
+            return self._stopped(tick.index, self.latched)
+        self._holding.release()
         return Decision(self._safe, Rung.HOLD, Reason.EPISODE)
 
     def hold(self, tick: Tick, reasons: Reason, rtt_ns: int = -1) -> Decision:
-        """Return the safe command for want of anything better; latches STOP in the end."""
+        """Return what to command for want of anything better; latches STOP in the end."""
         self._held_ns += (tick.index - self._last_index) * self._patience.period_ns
         self._last_index = tick.index
         if self.latched is None and self._held_ns >= self._patience.stop_after_ns:
             self.latch(reasons)
         if self.latched is not None:
-            return self._stopped(self.latched)
-        return Decision(self._safe, Rung.HOLD, reasons, rtt_ns=rtt_ns)
+            return self._stopped(tick.index, self.latched)
+        command, eased = self._holding.command(tick.index)
+        return Decision(command, Rung.HOLD, _eased(reasons, eased), rtt_ns=rtt_ns)
 
-    def stop(self) -> Decision:
-        """Return the safe command, latched, because somebody asked for it."""
+    def stop(self, tick: Tick | None = None) -> Decision:
+        """Return the safe command, latched, because somebody asked for it.
+
+        With ``tick``, what leads to it where holds are ramped.
+        """
         self.latch(Reason.OPERATOR)
-        return self._stopped(Reason.OPERATOR)
+        if tick is not None:
+            return self._stopped(tick.index, Reason.OPERATOR)
+        return Decision(self._safe, Rung.STOP, Reason.OPERATOR)
 
     def latch(self, reasons: Reason) -> None:
         """Let no policy act any more, because of ``reasons``; the first ones are kept."""
         if self.latched is None:
             self.latched = reasons
 
-    def _stopped(self, reasons: Reason) -> Decision:
-        return Decision(self._safe, Rung.STOP, reasons)
-
-    def _climb_down(self, tick: Tick, request: Request, asked_ns: int) -> Decision:
-        fresh, reasons = self._ask(self._policy, request, "policy")
-        now_ns = self._clock.now_ns()
-        rtt_ns = now_ns - asked_ns
-        if fresh and self.age.measure(request.observation, now_ns) > self._patience.max_age_ns:
-            fresh, reasons = None, Reason.LATE
-        if fresh:
-            self._chunk = fresh
-            return self._acting(tick, Rung.FRESH, reasons, fresh, rtt_ns)
-        chunk = self._newest_chunk()
-        if chunk and chunk.at(tick.index) is not None:
-            return self._acting(tick, Rung.TAIL, reasons, chunk, rtt_ns)
-        if self._local:
-            local, fault = self._ask(self._local, request, "local")
-            if local:
-                return self._acting(tick, Rung.LOCAL, reasons, local, rtt_ns)
-            reasons |= fault
-        return self.hold(tick, reasons, rtt_ns)
-
-    def _newest_chunk(self) -> ActionChunk | None:
-        """Return the newest chunk of this episode, be it one that came after its deadline."""
-        late: ActionChunk | None = getattr(self._policy, "newest_chunk", None)
-        since = self._chunk.tick + 1 if self._chunk else self._episode_index
-        if late is not None and late.tick >= since and not self._fault_of(late, late.tick)[1]:
-            self._chunk = late
-        return self._chunk
-
-    def _acting(
-        self, tick: Tick, rung: Rung, reasons: Reason, chunk: ActionChunk, rtt_ns: int
-    ) -> Decision:
-        self._held_ns, self._last_index = 0, tick.index
-        action = chunk.at(tick.index)
-        assert action is not None, f"chunk of tick {chunk.tick} has no row for {tick.index}"
-        # A server may report anything; the stages of a tick must still add up to its length.
-        fresh = rung is Rung.FRESH
-        queue_ns = min(max(chunk.queue_ns, 0), rtt_ns) if fresh else -1
-        infer_ns = min(max(chunk.infer_ns, 0), rtt_ns - queue_ns) if fresh else -1
-        return Decision(
-            requested=action.copy(),
-            rung=rung,
-            reasons=reasons,
-            version=chunk.version,
-            answer_tick=chunk.tick,
-            evaluations=chunk.evaluations,
-            queue_ns=queue_ns,
-            infer_ns=infer_ns,
-            rtt_ns=rtt_ns,
+    def _asking_of(
+        self, policy: Policy, spec: Spec, chunks: ChunkSettings, fallback: FallbackSettings
+    ) -> Asking:
+        plan = Plan(
+            chunks.blend,
+            faded_elements(spec.action, chunks.blend_exclude) if chunks.blend_exclude else None,
+            fallback.tail_ticks,
+        )
+        if chunks.ask == "each_tick":
+            return AskEachTick(policy, spec, self._clock, plan, self._is_too_old, self._notify)
+        return AskAhead(
+            policy,
+            spec,
+            self._clock,
+            plan,
+            chunks,
+            period_ns=self._patience.period_ns,
+            answer_ns=self._patience.answer_ns,
+            notify=self._notify,
         )
 
-    def _ask(self, policy: Policy, request: Request, who: str) -> tuple[ActionChunk | None, Reason]:
-        try:
-            chunk = policy.infer(request)
-        except AssertionError:
-            raise
-        except Exception as error:  # A policy is foreign code, and every tick needs a command.
-            self._notify(who, f"{type(error).__name__}: {error}")
-            return None, reason_of(error)
-        if chunk is None:
-            reachable = policy.version and getattr(policy, "ready", True)
-            return None, Reason.LATE if reachable else Reason.UNREACHABLE
-        fault, reason = self._fault_of(chunk, request.tick)
-        if reason:
-            self._notify(who, fault)
-            return None, reason
-        return chunk, Reason.NONE
+    def _is_too_old(self, observation: Observation, now_ns: int) -> bool:
+        return self.age.measure(observation, now_ns) > self._patience.max_age_ns
 
-    def _fault_of(self, chunk: ActionChunk, tick: int) -> tuple[str, Reason]:
-        """Return what is wrong with an answer: a chunk that is no action counts as refused."""
-        if chunk.tick != tick:
-            return f"answer to tick {chunk.tick}, expected {tick}", Reason.LATE
-        action = self._spec.action
-        if not fits(chunk.actions, action):
-            return (
-                f"answer of shape {list(chunk.actions.shape)} {chunk.actions.dtype}, expected "
-                f"[horizon, {', '.join(map(str, action.shape))}] {action.dtype}"
-            ), Reason.REFUSED
-        if not is_finite(chunk.actions):
-            return "answer is not finite", Reason.NONFINITE
-        return "", Reason.NONE
+    def _stopped(self, tick: int, reasons: Reason) -> Decision:
+        command, eased = self._holding.command(tick, latched=True)
+        return Decision(command, Rung.STOP, _eased(reasons, eased))
+
+    def _climb_down(self, tick: Tick, request: Request) -> Decision:
+        heard = self.asking.ask(tick, request)
+        row = self.asking.plan.row(tick.index)
+        if row is not None:
+            return self._planned(tick.index, row, heard)
+        reasons = heard.reasons
+        if self._local and self._may_act_locally(tick.index):
+            chunk, fault = ask(self._local, request, self._action, "local", self._notify)
+            if chunk:
+                return self._locally(tick.index, chunk, reasons, heard)
+            reasons |= fault
+        return self.hold(tick, reasons, heard.rtt_ns)
+
+    def _may_act_locally(self, tick: int) -> bool:
+        since, limit = self._local_since, self._local_ticks
+        return limit is None or (tick if since is None else since) + limit > tick
+
+    def _acts(self, tick: int) -> None:
+        self._held_ns, self._last_index = 0, tick
+        self._holding.release()
+
+    def _planned(self, tick: int, row: Row, heard: Heard) -> Decision:
+        self._acts(tick)
+        self._local_since = None
+        fresh = tick < row.source.until
+        reasons = heard.reasons | Reason.BLENDED if row.blended else heard.reasons
+        rung = Rung.FRESH if fresh else Rung.TAIL
+        return _decision(row.action, row.source.chunk, rung, reasons, heard, fresh and heard.waits)
+
+    def _locally(self, tick: int, chunk: ActionChunk, reasons: Reason, heard: Heard) -> Decision:
+        self._acts(tick)
+        self._local_since = tick if self._local_since is None else self._local_since
+        action = chunk.at(tick)
+        assert action is not None, f"chunk of tick {chunk.tick} has no row for {tick}"
+        return _decision(action, chunk, Rung.LOCAL, reasons, heard, False)
 
 
-def reason_of(error: Exception) -> Reason:
-    """Return the reason that stands for an exception of a policy."""
-    if isinstance(error, Refused):
-        return Reason.REFUSED
-    if isinstance(error, (PeerTimeout, TimeoutError)):
-        return Reason.LATE
-    if isinstance(error, OSError):
-        return Reason.UNREACHABLE
-    return Reason.REFUSED
+def _decision(
+    action: Array, chunk: ActionChunk, rung: Rung, reasons: Reason, heard: Heard, waited: bool
+) -> Decision:
+    # A server may report anything; the stages of a tick must still add up to its length.
+    queue_ns = min(max(chunk.queue_ns, 0), heard.rtt_ns) if waited else -1
+    infer_ns = min(max(chunk.infer_ns, 0), heard.rtt_ns - queue_ns) if waited else -1
+    return Decision(
+        requested=action.copy(),
+        rung=rung,
+        reasons=reasons,
+        version=chunk.version,
+        answer_tick=chunk.tick,
+        evaluations=chunk.evaluations,
+        candidates=chunk.candidates,
+        batch=chunk.batch,
+        answer_rtt_ns=chunk.rtt_ns,
+        prefix=chunk.prefix,
+        queue_ns=queue_ns,
+        infer_ns=infer_ns,
+        rtt_ns=heard.rtt_ns,
+    )
+
+
+def _eased(reasons: Reason, eased: bool) -> Reason:
+    return reasons | Reason.BLENDED if eased else reasons

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
 from controller.config import to_yaml
+from controller.endpoints import endpoint_for
 from controller.errors import ConfigError, ControllerError
-from controller.latency import free_tcp_endpoint
+from controller.keeper import Keeper
+from controller.log_parts import set_aside
 from controller.process import Child, RuntimeDirectory, StopFlag, Supervisor
 from controller.settings import PolicySettings, RunConfig
 from controller.status import StatusBoard
-from controller.transport import endpoint_for
 
+VIEWER = "viewer"
 POLL_S = 0.2
 """Between two looks at the status board."""
 
@@ -48,13 +50,7 @@ def fresh_log(out: Path) -> Path:
     """Make ``out`` and return the path of a log there; a log that exists is renamed first."""
     out.mkdir(parents=True, exist_ok=True)
     log = out / "log.mcap"
-    if log.exists():
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(log.stat().st_mtime))
-        kept, number = out / f"log-{stamp}.mcap", 1
-        while kept.exists():
-            number += 1
-            kept = out / f"log-{stamp}-{number}.mcap"
-        log.rename(kept)
+    set_aside(log)
     return log
 
 
@@ -75,22 +71,13 @@ def policy_server(about: PolicySettings, endpoint: str, sched_fifo: str = "auto"
     return Child(command("serve", *words), "policy server")
 
 
-@contextmanager
-def policy_servers(about: PolicySettings) -> Iterator[Callable[[str], str]]:
-    """Give a function that starts a policy server on a transport and returns its address."""
-    with RuntimeDirectory() as directory, Supervisor() as supervisor:
-
-        def start(transport: str) -> str:
-            ipc = transport == "ipc"
-            endpoint = endpoint_for(directory, "policy") if ipc else free_tcp_endpoint()
-            supervisor.start(policy_server(about, endpoint))
-            return endpoint
-
-        yield start
-
-
 class LiveRun:
     """The processes of one real-time run; a context manager that leaves none behind.
+
+    Args:
+        config: settings of the run.
+        loop: program that is the control loop when given the path of the run's settings; empty
+            for the usual one.
 
     Attributes:
         log: path of the log that is being written.
@@ -100,15 +87,17 @@ class LiveRun:
         ConfigError: faults are given for a plant that is not started here.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, loop: Sequence[str] = ()) -> None:
         if config.plant.endpoint is not None and config.plant.faults.active:
             raise ConfigError(
                 f"plant.faults: the plant at {config.plant.endpoint} is not started by this "
                 "run; give them to its server, as in onebeat sim serve faults.noise=0.1"
             )
         self._config = config
+        self._loop_program = tuple(loop) or tuple(command("loop"))
         self._resources = ExitStack()
         self._first_ns = 0
+        self._keeper: Keeper | None = None
         self._status_path = Path(config.out) / "status.bin"
         self.log = Path(config.out) / "log.mcap"
         self.policy_endpoint = config.policy.endpoint or ""
@@ -149,8 +138,7 @@ class LiveRun:
             )
             self._supervisor.start(Child(command("sim serve", *words), "simulation"))
         if config.policy.endpoint is None:
-            server = policy_server(config.policy, policy, config.loop.sched_fifo)
-            self._supervisor.start(server)
+            self._start_server(policy)
         resolved = msgspec.structs.replace(
             config,
             plant=msgspec.structs.replace(config.plant, endpoint=plant),
@@ -158,7 +146,28 @@ class LiveRun:
         )
         settings = Path(config.out) / "run.yaml"
         settings.write_text(to_yaml(resolved), encoding="utf-8")
-        self._loop = self._supervisor.start(Child(command("loop", str(settings)), "control loop"))
+        if config.view:
+            words = (str(self.log), f"port={config.view_port}", "follow=true", "--json")
+            self._supervisor.start(Child(command("view", *words), VIEWER, niceness=10))
+        self._loop = self._supervisor.start(
+            Child((*self._loop_program, str(settings)), "control loop")
+        )
+
+    def _start_server(self, endpoint: str) -> None:
+        """Start the policy server, to be started again when it dies if that is wanted."""
+        config = self._config
+
+        def server() -> Child:
+            return policy_server(config.policy, endpoint, config.loop.sched_fifo)
+
+        if config.policy.restart:
+            self._keeper = Keeper(self._supervisor, server)
+        else:
+            self._supervisor.start(server())
+
+    def child(self, name: str) -> Child:
+        """Return the process of a name: simulation, policy server or control loop."""
+        return next(child for child in self._supervisor.children if child.name == name)
 
     def status(self) -> dict[str, int]:
         """Return the loop's status board."""
@@ -181,7 +190,7 @@ class LiveRun:
         """Wait for the loop's end, or until ``look``, given the status, returns True.
 
         Returns one line for each process beside the loop that died meanwhile: the loop goes
-        on without it, on its fallback ladder.
+        on without it, on its fallback ladder, and a policy server of this run is started again.
 
         Raises:
             RunFailed: the control loop ended with an error, or before its first tick a
@@ -192,17 +201,22 @@ class LiveRun:
             running = self.running
             status = self.status()
             for child in self._supervisor.children:
-                if child is not self._loop and child.poll() is not None:
+                shown = child.name == VIEWER and child.poll() == 0
+                if child is not self._loop and child.poll() is not None and not shown:
                     died[child.name] = f"{child.name}: {_last_words(child)}"
+            if self._keeper is not None and running and status["ticks"]:
+                self._keeper.look(time.monotonic())
             if look(status):
                 break
             if not running:
                 self._check_end()
                 break
-            if died and not status["ticks"]:
+            if died.keys() - {VIEWER} and not status["ticks"]:
                 raise RunFailed("; ".join(died.values()))
             time.sleep(POLL_S)
-        return list(died.values())
+        restarts = self._keeper.restarts if self._keeper else 0
+        again = [f"policy server: started again, {restarts} times"] if restarts else []
+        return [*died.values(), *again]
 
     def _check_end(self) -> None:
         if self._loop.poll() != 0:

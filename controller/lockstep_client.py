@@ -7,23 +7,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from controller.array_frames import unpack
 from controller.clock import MonotonicClock
 from controller.errors import PlantFailed, PlantLost, Refused, SpecMismatch, WireError
 from controller.greeting import MAX_DRAIN, Session
+from controller.keys import ClientKeys
 from controller.spec import Spec
 from controller.types import Array, Observation
-from controller.wire import (
-    Bye,
-    Command,
-    Control,
-    Failure,
-    Message,
-    Reject,
-    Report,
-    Reset,
-    State,
-    unpack,
-)
+from controller.wire import Bye, Command, Control, Failure, Message, Reject, Report, Reset, State
 
 T = TypeVar("T")
 STATE_CHANGED = "another client drove the plant meanwhile"
@@ -37,6 +28,7 @@ class LockstepPlant:
         client_name: name for the server's log.
         connect_timeout_s: default of :meth:`connect`.
         timeout_s: the longest a step or a reset may take.
+        keys: for a server that has keys.
     """
 
     def __init__(
@@ -46,8 +38,9 @@ class LockstepPlant:
         client_name: str = "",
         connect_timeout_s: float = 5.0,
         timeout_s: float = 30.0,
+        keys: ClientKeys | None = None,
     ) -> None:
-        self._session = Session(endpoint, "plant", _WALL, client_name)
+        self._session = Session(endpoint, "plant", _WALL, client_name, keys=keys)
         self._endpoint = endpoint
         self._connect_timeout_s = connect_timeout_s
         self._timeout_ns = round(timeout_s * 1e9)

@@ -15,6 +15,7 @@ from controller.log_schema import (
     OBSERVATION_NUMBERS,
     OBSERVATION_REALS,
     STAGES,
+    TICK_CHOICES,
     TICK_NUMBERS,
 )
 from controller.spec import ArraySpec, Spec
@@ -25,10 +26,11 @@ EVENT = ord("E")
 END = b"Q"
 READY = b"R"
 FAILED = b"!"
+LOST = b"L"
 MAX_TEXT = 4096
 """Longest detail of an event, in bytes."""
 
-_NUMBERS = (*TICK_NUMBERS, "reasons", *(f"{stage}_ns" for stage in STAGES))
+_NUMBERS = (*TICK_NUMBERS, "reasons", *(f"{stage}_ns" for stage in STAGES), *TICK_CHOICES)
 _SEEN = (*OBSERVATION_NUMBERS, *OBSERVATION_LATENESS, *OBSERVATION_REALS)
 _HEAD = struct.Struct(
     f"=4B4x{len(_NUMBERS) + len(_SEEN) - len(OBSERVATION_REALS)}q{len(OBSERVATION_REALS)}d"
@@ -83,6 +85,10 @@ class TickFrame:
             record.infer_ns,
             record.act_ns,
             record.total_ns,
+            record.candidates,
+            record.batch,
+            record.rtt_ns,
+            record.prefix,
             seen.stamp_ns,
             seen.episode,
             seen.step,

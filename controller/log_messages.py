@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import (
@@ -28,6 +29,7 @@ from controller.log_schema import (
     OBSERVATION_NUMBERS,
     OBSERVATION_REALS,
     STAGES,
+    TICK_CHOICES,
     TICK_NUMBERS,
 )
 from controller.spec import ArraySpec, Spec
@@ -52,6 +54,7 @@ class Messages:
     fields: tuple[str, ...]
 
 
+@lru_cache(maxsize=16)
 def messages_for(spec: Spec) -> Messages:
     """Build the message classes of a robot; equal specs give equal descriptors."""
     fields = _field_names(spec)
@@ -113,7 +116,7 @@ def _observation(spec: Spec, fields: tuple[str, ...]) -> DescriptorProto:
 
 def _tick(spec: Spec) -> DescriptorProto:
     message = DescriptorProto(name="Tick")
-    numbers = [*TICK_NUMBERS, *(f"{stage}_ns" for stage in STAGES)]
+    numbers = [*TICK_NUMBERS, *(f"{stage}_ns" for stage in STAGES), *TICK_CHOICES]
     message.field.extend(
         _scalar(name, n, FieldDescriptorProto.TYPE_SINT64)
         for n, name in enumerate(numbers, _FIRST_ARRAY)

@@ -1,229 +1,208 @@
 """The reader of run logs, finished or not.
 
 A log whose writer was killed, or is still at work, ends in the middle of a record and has no
-index. So every log is read record by record from the front, and what lies before the first
-incomplete record is the log.
+index. So every file is read record by record from the front, and what lies before the first
+incomplete record is what it holds. A log in several files is read as one.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO
 
 import msgspec
-import numpy as np
 from google.protobuf.message import DecodeError
-from mcap.exceptions import EndOfFile, McapError
-from mcap.records import Channel, Header, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import CRCValidationError, StreamReader
-from mcap.writer import MCAP0_MAGIC
-from numpy.typing import NDArray
+from mcap.exceptions import McapError
 
 from controller.errors import LogError
-from controller.log_messages import Messages, messages_for
-from controller.log_schema import (
-    EVENT_TOPIC,
-    FORMAT,
-    METADATA,
-    OBSERVATION_FLAGS,
-    OBSERVATION_LATENESS,
-    OBSERVATION_NUMBERS,
-    OBSERVATION_REALS,
-    STAGES,
-    TICK_NUMBERS,
-    TICK_TOPIC,
-    Event,
-    LogHeader,
-)
+from controller.log_columns import Columns
+from controller.log_parts import header_text, log_at, part_path, parts_of
+from controller.log_records import MAGIC, Opcode, Record, RecordStream, data_end_crc
+from controller.log_schema import CONTINUED, EVENT_TOPIC, FORMAT, METADATA, TICK_TOPIC, LogHeader
 from controller.run_log import RunLog
-from controller.spec import ArraySpec
-from controller.types import Array, Mode, Rung
 
-__all__ = ["RunLog", "read_log"]
+__all__ = ["DAMAGE", "RunLog", "decode_header", "read_header", "read_log"]
 
-_DAMAGE = (McapError, DecodeError, CRCValidationError, struct.error, ValueError, OverflowError)
-_STAGE_FIELDS = tuple(f"{stage}_ns" for stage in STAGES)
-_TICK_FIELDS = (*TICK_NUMBERS, "mode", "rung", *_STAGE_FIELDS)
-_SEEN_FIELDS = (*OBSERVATION_NUMBERS, *OBSERVATION_FLAGS, *OBSERVATION_LATENESS)
+DAMAGE = (McapError, DecodeError, struct.error, ValueError, OverflowError, KeyError, IndexError)
+"""What decoding a damaged record may raise."""
 _OTHER = "is an MCAP file, but not the log of a run"
 
 
 def read_log(path: Path | str) -> RunLog:
-    """Read a run log, finished, unfinished or cut.
+    """Read a run log, finished, unfinished or cut, in one file or in several.
+
+    Args:
+        path: the first file, which stands for all of them even where it is gone; a later one,
+            for itself alone; or the directory of a run.
 
     Raises:
         LogError: no such file, or not the log of a run, or cut within its header.
     """
-    path = Path(path)
-    parser = _Parser(path)
+    head = log_at(Path(path))
+    parts = parts_of(head)
+    files: dict[int, _File] = {}
+    faults: list[str] = []
+    columns: Columns | None = None
+    for number, place in parts.items():
+        file = _File(place, columns)
+        try:
+            file.read()
+        except LogError as error:
+            if len(parts) == 1:
+                raise
+            faults.append(str(error))
+            continue
+        files[number], columns = file, file.columns
+    if columns is None:
+        raise LogError("; ".join(faults))
+    faults += _faults_of(files, alone=len(parts) == 1)
+    faults += [
+        f"{part_path(head, number).name} is missing" for number in _missing(parts, files, head)
+    ]
+    _mark_breaks(files)
+    return columns.log(head, "; ".join(faults))
+
+
+def read_header(path: Path | str) -> LogHeader:
+    """Return the header of a log without its ticks.
+
+    Args:
+        path: as for :func:`read_log`.
+
+    Raises:
+        LogError: no such file, or not the log of a run, or cut within its header.
+    """
+    head = log_at(Path(path))
+    for file in parts_of(head).values():
+        text = header_text(file)
+        if text is not None:
+            return decode_header(text, file)
+    return read_log(head).header
+
+
+def decode_header(text: str, path: Path) -> LogHeader:
+    """Return the header of a log from its text.
+
+    Raises:
+        LogError: it is of a later version, or damaged.
+    """
     try:
-        with open(path, "rb") as stream:
-            parser.read(stream)
-        return parser.log()
-    except OSError as error:
-        raise LogError(f"cannot read the log {path}: {error.strerror or error}") from error
+        found = msgspec.json.decode(text, type=_Format).format
+        if found > FORMAT:
+            raise LogError(f"{path} has log format {found}, this version reads up to {FORMAT}")
+        return msgspec.json.decode(text, type=LogHeader)
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise LogError(f"{path} has a damaged header: {_line(error)}") from error
 
 
-class _Whole:
-    """A stream that never returns less than was asked for.
+class _File:
+    """One file of a log.
 
-    The library's reader takes a short read for a whole record.
+    Args:
+        path: the file.
+        columns: of the files before it, which are continued; None for the first.
+
+    Attributes:
+        columns: what it holds, and what those before it do.
+        begins: first row of its own.
+        damage: why it is not complete, empty when it is.
+        continued: whether it says that the log goes on in a further file.
+        first_part: number of the oldest file that was kept when it was begun.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.left = os.fstat(stream.fileno()).st_size
-
-    def read(self, length: int) -> bytes:
-        if length > self.left:
-            raise EndOfFile
-        data = self._stream.read(length)
-        if len(data) < length:
-            raise EndOfFile
-        self.left -= length
-        return data
-
-
-class _Parser:
-    """Collects the records of one file."""
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Columns | None) -> None:
         self.path = path
-        self.header: LogHeader | None = None
+        self.columns = columns
+        self.begins = len(columns) if columns else 0
         self.damage = ""
-        self.events: list[Event] = []
-        self.rows: list[list[int]] = []
-        self.seen: list[list[int]] = []
-        self.reals: list[list[float]] = []
-        self.reasons: list[int] = []
-        self.versions: list[str] = []
-        self.actions: tuple[list[Array], list[Array]] = ([], [])
-        self.arrays: list[list[Array]] = []
-        self._messages: Messages | None = None
+        self.continued = False
+        self.first_part = 0
+        self._begun = self._finished = False
         self._topics: dict[int, str] = {}
 
-    def read(self, stream: BinaryIO) -> None:
-        """Take every whole record."""
-        self._check_magic(stream.read(len(MCAP0_MAGIC)))
-        stream.seek(0)
-        whole = _Whole(stream)
-        reader = StreamReader(
-            cast("IO[bytes]", whole), validate_crcs=True, record_size_limit=whole.left
-        )
+    def read(self) -> None:
+        """Take every whole record.
+
+        Raises:
+            LogError: not the log of a run.
+        """
         try:
-            for record in reader.records:
-                self._take(record)
+            with open(self.path, "rb") as stream:
+                self._read(stream)
+        except OSError as error:
+            raise LogError(f"cannot read the log {self.path}: {error.strerror or error}") from error
+
+    def _read(self, stream: BinaryIO) -> None:
+        self._check_magic(stream.read(len(MAGIC)))
+        records = RecordStream(stream, os.fstat(stream.fileno()).st_size)
+        try:
+            for record in records:
+                self._take(record, records.crc)
+                if record.opcode == Opcode.FOOTER:
+                    self._finished = stream.read(len(MAGIC)) == MAGIC
+                    break
         except LogError:
             raise
-        except CRCValidationError:
-            self.damage = "its checksum does not fit: bytes have changed since it was written"
-        except EndOfFile:
-            self.damage = f"it was not finished: it ends after {len(self.rows)} ticks"
-        except _DAMAGE as error:
-            self.damage = f"it is damaged after {len(self.rows)} ticks ({_line(error)})"
-        if self.header is None:
-            what = "ends within its header" if self.damage else _OTHER
+        except DAMAGE as error:
+            self.damage = f"it is damaged after {self._ticks} ticks ({_line(error)})"
+        if not self._begun:
+            what = _OTHER if self._finished else "ends within its header"
             raise LogError(f"{self.path} {what}")
+        if not self._finished:
+            self.damage = self.damage or f"it was not finished: it ends after {self._ticks} ticks"
 
-    def log(self) -> RunLog:
-        """Return the columns."""
-        assert self.header is not None
-        spec = self.header.spec
-        numbers = dict(zip(_TICK_FIELDS, _columns(self.rows, len(_TICK_FIELDS)), strict=True))
-        seen = dict(zip(_SEEN_FIELDS, _columns(self.seen, len(_SEEN_FIELDS)), strict=True))
-        flags = {name: seen.pop(name).astype(np.bool_) for name in OBSERVATION_FLAGS}
-        reals = np.array(self.reals, dtype=np.float64).reshape(-1, len(OBSERVATION_REALS)).T
-        requested, executed = (_stack(column, spec.action) for column in self.actions)
-        return RunLog(
-            path=self.path,
-            header=self.header,
-            events=tuple(self.events),
-            truncated=bool(self.damage),
-            damage=self.damage,
-            reasons=np.array(self.reasons, dtype=np.int64),
-            versions=tuple(self.versions),
-            stages={stage: numbers.pop(f"{stage}_ns") for stage in STAGES},
-            observations={
-                array.name: _stack(column, array)
-                for array, column in zip(spec.observation, self.arrays, strict=True)
-            },
-            requested=requested,
-            executed=executed,
-            truncations=flags.pop("truncated"),
-            **numbers,
-            **seen,
-            **flags,
-            **dict(zip(OBSERVATION_REALS, np.ascontiguousarray(reals), strict=True)),
-        )
+    @property
+    def _ticks(self) -> int:
+        return len(self.columns or ()) - self.begins
 
     def _check_magic(self, magic: bytes) -> None:
         if not magic:
             raise LogError(f"{self.path} is empty, expected the log of a run")
-        if magic != MCAP0_MAGIC:
-            cut = MCAP0_MAGIC.startswith(magic)
+        if magic != MAGIC:
+            cut = MAGIC.startswith(magic)
             what = "ends within its header" if cut else "is not an MCAP file"
             raise LogError(f"{self.path} {what}, expected the log of a run")
 
-    def _take(self, record: McapRecord) -> None:
-        if isinstance(record, (Header, Schema)):
-            return
-        if isinstance(record, Channel):
-            self._topics[record.id] = record.topic
-        elif self.header is None:
-            self._take_header(record)
-        elif isinstance(record, Message):
-            topic = self._topics.get(record.channel_id)
-            if topic == TICK_TOPIC:
-                self._take_tick(record.data)
-            elif topic == EVENT_TOPIC:
-                self._take_event(record.data)
+    def _take(self, record: Record, crc: int) -> None:
+        kind = record.opcode
+        if kind == Opcode.CHANNEL:
+            channel = record.channel()
+            self._topics[channel.id] = channel.topic
+        elif kind == Opcode.METADATA:
+            self._take_metadata(record)
+        elif kind == Opcode.MESSAGE:
+            self._take_message(record)
+        elif kind == Opcode.DATA_END and data_end_crc(record) not in (0, crc):
+            self.damage = "its checksum does not fit: bytes have changed since it was written"
 
-    def _take_header(self, record: McapRecord) -> None:
-        if not isinstance(record, Metadata) or record.name != METADATA:
+    def _take_metadata(self, record: Record) -> None:
+        found = record.metadata()
+        if found.name == METADATA and not self._begun:
+            self._begin(decode_header(found.metadata.get("header", ""), self.path))
+        elif found.name == CONTINUED:
+            self.continued = True
+
+    def _begin(self, header: LogHeader) -> None:
+        if self.columns is None:
+            try:
+                self.columns = Columns(header)
+            except TypeError as error:
+                raise LogError(f"{self.path} has a damaged header: {_line(error)}") from error
+        self.columns.header.spec.require(header.spec, "the log's first file", str(self.path))
+        self.first_part, self._begun = header.first_part, True
+
+    def _take_message(self, record: Record) -> None:
+        if not self._begun or self.columns is None:
             raise LogError(f"{self.path} {_OTHER}")
-        text = record.metadata.get("header", "")
-        try:
-            found = msgspec.json.decode(text, type=_Format).format
-            if found > FORMAT:
-                raise LogError(
-                    f"{self.path} has log format {found}, this version reads up to {FORMAT}"
-                )
-            self.header = msgspec.json.decode(text, type=LogHeader)
-            self._messages = messages_for(self.header.spec)
-        except (msgspec.MsgspecError, TypeError) as error:
-            raise LogError(f"{self.path} has a damaged header: {_line(error)}") from error
-        self.arrays = [[] for _ in self.header.spec.observation]
-
-    def _take_tick(self, data: bytes) -> None:
-        assert self.header is not None
-        assert self._messages is not None
-        message = self._messages.tick.FromString(data)
-        seen = message.observation
-        spec = self.header.spec
-        row = [getattr(message, name) for name in _TICK_FIELDS]
-        Mode(message.mode), Rung(message.rung)
-        arrays = [
-            _array(seen, name, array)
-            for name, array in zip(self._messages.fields, spec.observation, strict=True)
-        ]
-        requested = _array(message, "requested", spec.action)
-        executed = _array(message, "executed", spec.action)
-        self.rows.append(row)
-        self.reasons.append(sum(message.reasons))
-        self.versions.append(message.version)
-        self.seen.append([getattr(seen, name) for name in _SEEN_FIELDS])
-        self.reals.append([getattr(seen, name) for name in OBSERVATION_REALS])
-        self.actions[0].append(requested)
-        self.actions[1].append(executed)
-        for column, array in zip(self.arrays, arrays, strict=True):
-            column.append(array)
-
-    def _take_event(self, data: bytes) -> None:
-        assert self._messages is not None
-        message = self._messages.event.FromString(data)
-        self.events.append(Event(message.stamp_ns, message.kind, message.detail))
+        packet = record.packet()
+        topic = self._topics.get(packet.channel_id)
+        if topic == TICK_TOPIC:
+            self.columns.tick(packet.data)
+        elif topic == EVENT_TOPIC:
+            self.columns.event(packet.data)
 
 
 class _Format(msgspec.Struct):
@@ -232,21 +211,26 @@ class _Format(msgspec.Struct):
     format: int
 
 
-def _columns(rows: list[list[int]], width: int) -> NDArray[np.int64]:
-    return np.ascontiguousarray(np.array(rows, dtype=np.int64).reshape(-1, width).T)
+def _faults_of(files: dict[int, _File], *, alone: bool) -> list[str]:
+    damaged = [file for file in files.values() if file.damage]
+    return [file.damage if alone else f"{file.path.name}: {file.damage}" for file in damaged]
 
 
-def _array(message: object, field: str, spec: ArraySpec) -> Array:
-    values = getattr(message, field)
-    if len(values) != spec.size:
-        raise ValueError(f"{spec.name} has {len(values)} elements, expected {spec.size}")
-    if spec.dtype == "uint8":
-        return np.frombuffer(values, dtype=np.uint8)
-    return np.fromiter(values, dtype=spec.dtype, count=spec.size)
+def _missing(parts: dict[int, Path], files: dict[int, _File], head: Path) -> list[int]:
+    """Return the numbers of files that were there once and were not removed on purpose."""
+    last = max(files)
+    if last and parts[last] == head:
+        return []  # A later file that was named itself.
+    expected = range(files[last].first_part, last + 1 + files[last].continued)
+    return [number for number in expected if number not in parts]
 
 
-def _stack(rows: list[Array], spec: ArraySpec) -> Array:
-    return np.array(rows, dtype=spec.dtype).reshape(len(rows), *spec.shape)
+def _mark_breaks(files: dict[int, _File]) -> None:
+    numbers = list(files)
+    for before, number in pairwise(numbers):
+        file = files[number]
+        if (number != before + 1 or files[before].damage) and file.columns:
+            file.columns.breaks.append(file.begins)
 
 
 def _line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -12,10 +13,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from controller.safety_settings import SafetySettings
 from controller.spec import Spec
 
 FORMAT = 1
 METADATA = "onebeat"
+CONTINUED = "onebeat-next"
+"""Name of the metadata with which a file says that the log goes on in the next one."""
 TICK_TOPIC = "/tick"
 EVENT_TOPIC = "/event"
 DROPPED = "dropped"
@@ -23,6 +27,8 @@ DROPPED = "dropped"
 BUNDLE = "bundle"
 """Kind of an event with detail ``"<version> <path>"``: where a version that came later is kept."""
 TICK_NUMBERS = ("tick", "deadline_ns", "sent_ns", "answer_tick", "evaluations")
+TICK_CHOICES = ("candidates", "batch", "rtt_ns", "prefix")
+"""Numbers of a tick that logs of earlier versions do not have; they read as 0."""
 STAGES = ("wake", "observe", "transport", "queue", "infer", "act", "total")
 OBSERVATION_NUMBERS = ("stamp_ns", "episode", "step", "applied_tick")
 OBSERVATION_FLAGS = ("terminated", "truncated", "success")
@@ -36,15 +42,17 @@ class LogHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         spec: the robot.
-        mode: realtime (monotonic time) or lockstep (virtual time from 0).
+        mode: realtime (monotonic time), virtual (the same in virtual time from 0) or lockstep
+            (virtual time from 0, the plant waits).
         rate_hz: rate of the loop.
         seed: seed of the run; the policy draws its noise from (seed, tick).
         task: name of the task.
         engine: inference engine of the policy.
         device: device of the policy.
         bundles: path by policy version, for the versions known at the start.
-        slew_per_s: slew limit of the safety filter; None for none.
-        safe_action: declared safe command, flattened; None for zeros clipped into the limits.
+        safety: all that determines the executed commands; None in logs of earlier versions.
+        slew_per_s: slew limit of the safety filter in those; None for none.
+        safe_action: safe command in those, flattened; None for zeros clipped into the limits.
         config: all settings of the run.
         host: facts of the machine.
         plant: what the plant says of itself: ``substeps``, ``faults`` that were on.
@@ -52,16 +60,20 @@ class LogHeader(msgspec.Struct, frozen=True, kw_only=True):
         wall_offset_ns: what to add to a stamp of a record for Unix time, fixed for the run;
             filled in by the writer in real time, 0 in lockstep.
         format: version of this layout.
+        run: identity of the run, the same in all files of a log; filled in by the writer.
+        part: number of the file among those of the log; filled in by the writer.
+        first_part: number of the oldest file that is kept; filled in by the writer.
     """
 
     spec: Spec
-    mode: Literal["realtime", "lockstep"]
+    mode: Literal["realtime", "virtual", "lockstep"]
     rate_hz: Annotated[float, msgspec.Meta(gt=0)]
     seed: int
     task: str = ""
     engine: str = ""
     device: str = ""
     bundles: dict[str, str] = {}
+    safety: SafetySettings | None = None
     slew_per_s: float | None = None
     safe_action: tuple[float, ...] | None = None
     config: dict[str, Any] = {}
@@ -70,14 +82,26 @@ class LogHeader(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""
     wall_offset_ns: int = 0
     format: int = FORMAT
+    run: str = ""
+    part: int = 0
+    first_part: int = 0
 
     @property
     def period_ns(self) -> int:
         """Control period in nanoseconds."""
         return round(1e9 / self.rate_hz)
 
+    @property
+    def allowed(self) -> SafetySettings:
+        """What determines the executed commands, in a log of any version."""
+        return self.safety or SafetySettings(
+            slew_per_s=self.slew_per_s, safe_action=self.safe_action
+        )
+
     def dated(self) -> LogHeader:
-        """Return the header with the present wall-clock time, unless it has one."""
+        """Return the header with an identity and the present time, unless it has them."""
+        if not self.run:
+            return msgspec.structs.replace(self, run=uuid.uuid4().hex).dated()
         if self.created:
             return self
         real = self.mode == "realtime"

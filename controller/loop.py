@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 
 from controller.episodes import Episodes, episode_seed
 from controller.errors import PlantFailed, PlantLost
+from controller.holding import Holding
 from controller.interfaces import Clock, Plant, Policy, Sink
 from controller.ladder import Decision, Ladder, Notices, Patience
+from controller.ledger import Ledger
 from controller.loop_config import LoopConfig
-from controller.modes import Event, next_mode
+from controller.modes import Event, event_of, next_mode
 from controller.pacing import Tick, Ticker
-from controller.safety import SafetyFilter
-from controller.status import StatusBoard, Tally
-from controller.types import Array, Mode, Observation, Reason, Rung, TickRecord
+from controller.safety_filter import SafetyFilter
+from controller.status import StatusBoard
+from controller.teleop import Seat, TeleopSource
+from controller.types import Array, Mode, Observation, Reason, Rung
 
 __all__ = ["ControlLoop", "LoopConfig", "Outcome", "episode_seed"]
 
@@ -60,9 +64,15 @@ class ControlLoop:
     No reset follows the last episode of a run, a latched stop or an operator's: on a robot it
     may be a movement.
 
+    *People.* A person who has taken over, see ``controller.teleop``, is asked before the policy,
+    which is left alone meanwhile and begins anew afterwards. The latched stop, the end of an
+    episode, a lost plant and a stale observation come before the person.
+
     *End.* After ``ticks`` periods, after ``episodes`` complete episodes, one tick after
     ``stop``, or ``linger_s`` after the stop latched, the safe command is sent once more (unless
-    a lockstep plant's episode is over) and mode STOPPED is logged. The sink stays open.
+    a lockstep plant's episode is over) and mode STOPPED is logged. With ``fallback.hold`` other
+    than safe a plant in real time is led to it within the safety limits, for up to
+    ``fallback.ramp_s`` and ``linger_s``. The sink stays open.
 
     Args:
         plant: what to control.
@@ -73,14 +83,14 @@ class ControlLoop:
         seed: seed of the run, for episodes and policy noise.
         local: replica of the policy in this process, asked when ``policy`` gave no answer.
         status: board to show progress on.
+        teleop: people who may take over.
 
     Attributes:
         period_ns: period of the loop.
         outcome: why the last run ended.
-        fault: one line on the latched stop; empty without one.
 
     Raises:
-        ConfigError: ``safe_action`` does not fit the plant's action.
+        ConfigError: a limit, the safe command or the workspace does not fit the plant.
     """
 
     def __init__(
@@ -94,14 +104,14 @@ class ControlLoop:
         seed: int,
         local: Policy | None = None,
         status: StatusBoard | None = None,
+        teleop: TeleopSource | None = None,
     ) -> None:
         spec = plant.spec
-        self._spec, self._sink, self._clock = spec, sink, clock
-        self._config = config
+        self._spec, self._clock, self._config = spec, clock, config
         self.period_ns = config.period_ns(spec.rate_hz)
-        self._filter = SafetyFilter(
-            spec, config.slew_per_s, config.safe_action, period_ns=self.period_ns
-        )
+        self._filter = SafetyFilter(spec, config.safety, period_ns=self.period_ns)
+        self._ledger = Ledger(sink, clock, self.period_ns, status)
+        self._patience = _patience(config, self.period_ns, spec.period_ns)
         notices = Notices(sink, clock)
         self._episodes = Episodes(plant, clock, seed, notices)
         self._ladder = Ladder(
@@ -110,18 +120,31 @@ class ControlLoop:
             spec,
             clock,
             seed=seed,
-            patience=_patience(config, self.period_ns, spec.period_ns),
+            patience=self._patience,
             safe=self._filter.safe,
             notify=notices,
+            chunks=config.chunks,
+            fallback=config.fallback,
+            previous=lambda: self._filter.previous,
         )
-        self._tally = Tally(status, self.period_ns) if status else None
+        self._seat = self._seat_for(teleop) if teleop else None
         self._stop_reason: str | None = None
-        self.outcome, self.fault = Outcome.ERROR, ""
-        self._mode = Mode.INIT
+        self.outcome = Outcome.ERROR
         self._tick_limit: int | None = None
         self._episode_limit: int | None = None
         self._next_index, self._fault_index = 0, -1
-        self._observed_ns = self._decided_ns = 0
+
+    def _seat_for(self, teleop: TeleopSource) -> Seat:
+        about, easing = self._config.teleop, None
+        if about.blend_s:
+            ticks = round(about.blend_s * 1e9 / self.period_ns)
+            easing = Holding(self._filter.safe, "ramp", ticks, lambda: self._filter.previous)
+        return Seat(teleop, self._clock, about.timeout_s, self._ledger.event, easing)
+
+    @property
+    def fault(self) -> str:
+        """One line on the latched stop; empty without one."""
+        return self._ledger.fault
 
     def run(self, ticks: int | None = None, episodes: int | None = None) -> Outcome:
         """Run once; without limits, until ``stop`` or a latched stop.
@@ -164,14 +187,14 @@ class ControlLoop:
                 return
 
     def _is_over(self) -> bool:
-        if self._mode is Mode.STOPPED:
+        if self._ledger.mode is Mode.STOPPED:
             self.outcome = Outcome.OPERATOR
         elif self._episodes_complete():
             self.outcome = Outcome.EPISODES
-        elif self._mode is Mode.FAULT and self._lingered():
+        elif self._ledger.mode is Mode.FAULT and self._lingered():
             self.outcome = Outcome.FAULT
         elif self._tick_limit is not None and self._next_index >= self._tick_limit:
-            self.outcome = Outcome.FAULT if self._mode is Mode.FAULT else Outcome.TICKS
+            self.outcome = Outcome.FAULT if self._ledger.mode is Mode.FAULT else Outcome.TICKS
         else:
             return False
         return True
@@ -211,7 +234,7 @@ class ControlLoop:
                 self._latch_overdue()
                 return Event.SILENT_TOO_LONG
             if poll.wake_ns >= command_ns:
-                self._episodes.send(self._filter.hold(), -1)
+                self._episodes.send(self._filter.safe, -1)
                 command_ns += self.period_ns
         return Event.EPISODE_BEGUN
 
@@ -229,14 +252,16 @@ class ControlLoop:
     def _observe(self) -> Observation:
         observation = self._episodes.look()
         assert observation is not None, "the first tick comes after the first observation"
-        self._observed_ns = self._clock.now_ns()
+        self._filter.look(observation)
+        self._ledger.observed_ns = self._clock.now_ns()
         return observation
 
     def _decide(self, tick: Tick, observation: Observation) -> Decision:
+        wish = self._seat.poll() if self._seat else None
         if self._stop_reason is not None:
-            decision = self._ladder.stop()
+            decision = self._ladder.stop(tick)
         elif self._episodes.failure:
-            self.fault = self.fault or self._episodes.failure
+            self._blame(self._episodes.failure)
             self._ladder.latch(Reason.PLANT_FAILED)
             decision = self._ladder.hold(tick, Reason.PLANT_FAILED)
         elif self._episodes.lost:
@@ -245,94 +270,66 @@ class ControlLoop:
             if self._episodes.overdue(observation, self._config.reset_timeout_s * 1e9):
                 self._latch_overdue()
             decision = self._ladder.wait(tick)
+        elif self._filter.forbids(person=wish is not None):
+            decision = self._ladder.hold(tick, Reason.WORKSPACE)
         else:
             # A lockstep plant waits for the command, and may stamp with simulated time.
             self._ladder.age.stamps = not self._episodes.lockstep
-            decision = self._ladder.decide(tick, observation)
-        self._decided_ns = self._clock.now_ns()
+            if wish is None:
+                decision = self._ladder.decide(tick, observation)
+            else:
+                decision = self._give_way(tick, observation, wish)
+        if self._seat:
+            decision = self._seat.bridge(tick.index, decision)
+        self._ledger.decided_ns = self._clock.now_ns()
         return decision
 
+    def _give_way(self, tick: Tick, observation: Observation, wish: Array) -> Decision:
+        """Return what a person wishes, unless the stop has latched or nobody sees the robot."""
+        age_ns = self._ladder.age.measure(observation, self._clock.now_ns())
+        if self._ladder.latched is not None or age_ns > self._patience.max_age_ns:
+            return self._ladder.hold(tick, Reason.STALE)
+        self._ladder.overruled(tick)
+        return Decision(wish, Rung.HUMAN)
+
     def _act(self, tick: Tick, observation: Observation, decision: Decision) -> None:
-        reasons = decision.reasons
-        if decision.rung <= Rung.LOCAL:
-            executed, altered = self._filter.apply(decision.requested)
-            reasons |= altered
-        else:
-            executed = self._filter.hold()
+        executed, altered = self._filter.command(
+            tick.index, decision.rung, decision.requested, decision.reasons
+        )
+        reasons = decision.reasons | altered
         if not self._turn_episode(observation):
             reasons |= self._episodes.send(executed, tick.index)
         sent_ns = self._clock.now_ns()
-        self._advance(_event_of(decision))
-        self._record(tick, observation, decision, executed, reasons, sent_ns)
+        self._advance(event_of(decision.rung, decision.reasons, asked=decision.rtt_ns >= 0))
+        self._ledger.tick(tick, observation, decision, executed, reasons, sent_ns)
+        if self._seat:
+            self._seat.show(tick.index, self._ledger.mode, decision.rung, executed)
 
     def _turn_episode(self, observation: Observation) -> bool:
         """End an episode seen done for the first time; return whether to send nothing now."""
         if not self._episodes.ends(observation):
             return False
-        end = "success" if observation.success else "no success"
-        detail = f"{observation.episode} over after {observation.step} steps"
-        self._event("episode", f"{detail}: return {observation.episode_return:.6g}, {end}")
-        if self._tally:
-            self._tally.episode(observation.success)
+        self._ledger.episode(observation)
         if self._episodes_complete() or self._ladder.latched is not None:
             return self._episodes.lockstep
         return self._episodes.reset()
 
     def _latch_overdue(self) -> None:
         timeout_s = self._config.reset_timeout_s
-        self.fault = self.fault or f"the plant began no episode within {timeout_s:g} s of the reset"
+        self._blame(f"the plant began no episode within {timeout_s:g} s of the reset")
         self._ladder.latch(Reason.EPISODE | Reason.PLANT_LOST)
 
-    def _record(
-        self,
-        tick: Tick,
-        observation: Observation,
-        decision: Decision,
-        executed: Array,
-        reasons: Reason,
-        sent_ns: int,
-    ) -> None:
-        answered = decision.rung is Rung.FRESH
-        decide_ns = self._decided_ns - self._observed_ns
-        record = TickRecord(
-            tick=tick.index,
-            deadline_ns=tick.deadline_ns,
-            sent_ns=sent_ns,
-            mode=self._mode,
-            rung=decision.rung,
-            reasons=int(reasons),
-            observation=observation,
-            requested=decision.requested,
-            executed=executed,
-            version=decision.version,
-            answer_tick=decision.answer_tick,
-            evaluations=decision.evaluations,
-            wake_ns=tick.wake_ns - tick.deadline_ns,
-            observe_ns=self._observed_ns - tick.wake_ns,
-            transport_ns=decide_ns - decision.queue_ns - decision.infer_ns if answered else -1,
-            queue_ns=decision.queue_ns,
-            infer_ns=decision.infer_ns,
-            act_ns=sent_ns - self._decided_ns,
-            total_ns=sent_ns - tick.deadline_ns,
-        )
-        taken = self._sink.tick(record)
-        if self._tally:
-            self._tally.tick(record, taken)
+    def _blame(self, fault: str) -> None:
+        self._ledger.fault = self._ledger.fault or fault
 
-    def _advance(self, event: Event, detail: str = "") -> None:
-        mode, self._mode = self._mode, next_mode(self._mode, event)
-        if self._mode is mode:
-            return
-        if self._mode is Mode.FAULT:
+    def _advance(self, event: Event) -> None:
+        detail = self._stop_reason or "" if event is Event.OPERATOR_STOP else ""
+        before = self._ledger.mode
+        if before is not Mode.FAULT and next_mode(before, event) is Mode.FAULT:
             self._fault_index = self._next_index
-            self.fault = self.fault or self._describe_fault()
+            self._blame(self._describe_fault())
             detail = self.fault
-        elif event is Event.OPERATOR_STOP:
-            detail = self._stop_reason or ""
-        suffix = f" ({detail})" if detail else ""
-        self._event("mode", f"{mode.name} -> {self._mode.name}: {event.value}{suffix}")
-        if self._tally:
-            self._tally.mode(self._mode)
+        self._ledger.advance(event, detail)
 
     def _describe_fault(self) -> str:
         reasons = self._ladder.latched or Reason.NONE
@@ -340,18 +337,28 @@ class ControlLoop:
         silent_s = self._config.stop_after_s
         return f"stop latched at tick {self._next_index - 1} after {silent_s:g} s: {names}"
 
-    def _event(self, kind: str, detail: str) -> None:
-        self._sink.event(self._clock.now_ns(), kind, detail)
-
     def _finish(self) -> None:
         last = self._episodes.last
         try:
             if not (self._episodes.lockstep and last is not None and last.done):
-                self._episodes.send(self._filter.hold(), self._next_index)
+                self._come_to_rest()
         finally:
-            self._advance(Event.RUN_COMPLETE, self.outcome.value)
-            if self._tally:
-                self._tally.mode(self._mode)
+            self._ledger.advance(Event.RUN_COMPLETE, self.outcome.value)
+            self._ledger.close()
+
+    def _come_to_rest(self) -> None:
+        """Send the safe command, and where holds are ramped what leads to it."""
+        fallback, begin_ns = self._config.fallback, self._clock.now_ns()
+        limit_ns = begin_ns + round((fallback.ramp_s + self._config.linger_s) * 1e9)
+        at_once = fallback.hold == "safe" or self._episodes.lockstep
+        for tick in Ticker(self._clock, self.period_ns, begin_ns):
+            here = replace(tick, index=self._next_index + tick.index)
+            stop = None if at_once or tick.deadline_ns >= limit_ns else self._ladder.stop(here)
+            if stop is None or not stop.eased:
+                self._episodes.send(self._filter.hold(), here.index)
+                return
+            executed, _ = self._filter.command(here.index, stop.rung, stop.requested, stop.reasons)
+            self._episodes.send(executed, here.index)
 
     def _verdict(self) -> Outcome:
         if (self._ladder.latched or Reason.NONE) & Reason.PLANT_FAILED or self._episodes.failure:
@@ -371,20 +378,3 @@ def _patience(config: LoopConfig, period_ns: int, plant_ns: int) -> Patience:
         max_age_ns=max_age_ns,
         stop_after_ns=round(config.stop_after_s * 1e9),
     )
-
-
-def _event_of(decision: Decision) -> Event:
-    """Return what a decision means for the state of the loop."""
-    if decision.rung <= Rung.LOCAL:
-        return Event.ACTION_READY
-    if decision.reasons & Reason.OPERATOR:
-        return Event.OPERATOR_STOP
-    if decision.rung is Rung.STOP:
-        failed = decision.reasons & Reason.PLANT_FAILED
-        return Event.PLANT_FAILED if failed else Event.SILENT_TOO_LONG
-    if decision.reasons & Reason.EPISODE:
-        return Event.EPISODE_OVER
-    if decision.reasons & Reason.PLANT_LOST:
-        return Event.PLANT_LOST
-    asked = decision.rtt_ns >= 0
-    return Event.ACTION_MISSING if asked else Event.OBSERVATION_UNUSABLE

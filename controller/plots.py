@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from controller.errors import ControllerError
 from controller.run_log import RunLog
+from controller.stats import stages
 from controller.types import Rung
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ RUNG_COLOURS = {
     Rung.LOCAL: "#4c78a8",
     Rung.HOLD: "#bab0ac",
     Rung.STOP: "#e45756",
+    Rung.HUMAN: "#b279a2",
 }
 STAGE_COLOURS = {
     "wake": "#bab0ac",
@@ -34,6 +36,7 @@ STAGE_COLOURS = {
     "queue": "#b279a2",
     "infer": "#f58518",
     "act": "#54a24b",
+    "rest": "#e45756",
 }
 _INK = "#3b4048"
 _DPI = 110
@@ -55,6 +58,29 @@ class Track:
 
     xy: NDArray[np.floating]
     version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Durations to be drawn.
+
+    Attributes:
+        times_ns: (T,) nanoseconds; negative ones are absent.
+        colour: of the curve.
+        seconds: (T,) when each was, for pictures over time.
+    """
+
+    times_ns: NDArray[np.int64]
+    colour: str
+    seconds: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A bar made of parts, by name, in microseconds."""
+
+    name: str
+    parts_us: Mapping[str, float]
 
 
 def tracks_of(log: RunLog, position: str) -> list[Track]:
@@ -97,6 +123,82 @@ def latency_histogram_png(log: RunLog) -> bytes:
     return _png(figure)
 
 
+def tail_png(curves: Mapping[str, Curve], period_ns: int | None = None) -> bytes:
+    """Draw what share of the durations is longer, so that each decade of the tail is as wide.
+
+    Args:
+        curves: durations by name.
+        period_ns: the control period, for a line; None for none.
+    """
+    figure, axes = _canvas(7.2, 3.2)
+    decades = 1
+    for name, curve in curves.items():
+        times_us = np.sort(_present(curve.times_ns))
+        if not len(times_us):
+            continue
+        # Of n values the k-th, from 0, is exceeded by n - k - 1; the last stands at 1/n.
+        rarity = len(times_us) / np.maximum(len(times_us) - np.arange(1, len(times_us) + 1), 1.0)
+        axes.step(rarity, times_us, where="pre", color=curve.colour, linewidth=1.2, label=name)
+        decades = max(decades, int(np.ceil(np.log10(len(times_us)))))
+    if period_ns is not None:
+        axes.axhline(period_ns / 1e3, color=_INK, linewidth=0.8, linestyle=":", label="period")
+    marks = [1.0, 2.0, *(10.0**k for k in range(1, decades + 1))]
+    names = ["0", "50 %", *(f"{100.0 - 100.0 / 10**k:.10g} %" for k in range(1, decades + 1))]
+    axes.set(xscale="log", yscale="log", xlabel="no longer than this", ylabel="µs")
+    axes.set_xticks(marks, names)
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    _legend(axes)
+    return _png(figure)
+
+
+def dots_png(curves: Mapping[str, Curve], period_ns: int) -> bytes:
+    """Draw durations over time, the longest on top.
+
+    Args:
+        curves: durations by name, with ``seconds``.
+        period_ns: the control period, for a line.
+    """
+    figure, axes = _canvas(7.2, 2.8)
+    for name, curve in curves.items():
+        if curve.seconds is None or not len(curve.times_ns):
+            continue
+        rows = _some(curve.times_ns)
+        times_us = curve.times_ns[rows] / 1e3
+        axes.plot(
+            curve.seconds[rows],
+            times_us,
+            ".",
+            markersize=2,
+            color=curve.colour,
+            rasterized=True,
+            label=name,
+        )
+    axes.axhline(period_ns / 1e3, color=_INK, linewidth=0.8, linestyle=":", label="period")
+    axes.set(yscale="log", xlabel="time (s)", ylabel="µs")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    _legend(axes)
+    return _png(figure)
+
+
+def stacks_png(stacks: Sequence[Stack], colours: Mapping[str, str]) -> bytes:
+    """Draw horizontal bars, each made of parts in microseconds."""
+    figure, axes = _canvas(7.2, 0.9 + 0.19 * len(stacks))
+    places = np.arange(len(stacks))
+    left = np.zeros(len(stacks))
+    for part, colour in colours.items():
+        widths = np.array([stack.parts_us.get(part, 0.0) for stack in stacks])
+        axes.barh(places, widths, left=left, height=0.75, color=colour, label=part)
+        left += widths
+    axes.set_yticks(places, [stack.name for stack in stacks], fontsize=7)
+    axes.margins(y=0.5 / max(1, len(stacks)))
+    axes.invert_yaxis()
+    axes.set(xlabel="µs")
+    axes.grid(visible=False, axis="y")
+    _legend(axes)
+    return _png(figure)
+
+
 def timeline_png(log: RunLog) -> bytes:
     """Draw the time of every tick over the run, with the arrival of each policy version."""
     figure, axes = _canvas(7.2, 3.0)
@@ -122,8 +224,9 @@ def stages_png(log: RunLog) -> bytes:
     figure, axes = _canvas(7.2, 2.6)
     edges = np.linspace(0, len(log), min(len(log), 120) + 1).astype(int)
     at = _seconds(log)[edges[:-1]] if len(log) else np.zeros(0)
+    times = stages(log)
     medians = {
-        name: np.array([_median_us(log.stages[name][a:b]) for a, b in pairwise(edges)])
+        name: np.array([_median_us(times[name][a:b]) for a, b in pairwise(edges)])
         for name in STAGE_COLOURS
     }
     if len(at):
@@ -131,7 +234,7 @@ def stages_png(log: RunLog) -> bytes:
             at, *medians.values(), labels=list(medians), colors=list(STAGE_COLOURS.values())
         )
     axes.set(xlabel="time (s)", ylabel="median stage (µs)")
-    _legend(axes, columns=6)
+    _legend(axes, columns=7)
     return _png(figure)
 
 
@@ -285,9 +388,13 @@ def _seconds(log: RunLog) -> NDArray[np.float64]:
 
 
 def _thinned(log: RunLog) -> NDArray[np.int64]:
+    return _some(log.stages["total"])
+
+
+def _some(times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return rows for a plot: all, or an even selection and all the worst."""
-    rows = np.arange(len(log))
+    rows = np.arange(len(times_ns))
     if len(rows) <= _MAX_POINTS:
         return rows
-    worst = np.argsort(log.stages["total"])[-_MAX_POINTS // 10 :]
+    worst = np.argsort(times_ns)[-_MAX_POINTS // 10 :]
     return np.union1d(rows[:: -(-len(rows) // _MAX_POINTS)], worst)

@@ -198,6 +198,12 @@ class Supervisor:
         self.children.append(child)
         return child.start()
 
+    def replace(self, dead: Child, child: Child) -> Child:
+        """Start ``child`` in the place of one that has ended."""
+        dead.kill()
+        self.children[self.children.index(dead)] = child
+        return child.start()
+
     def check(self) -> None:
         """Raise :class:`ChildDied` in one line if a process ended."""
         for child in self.children:

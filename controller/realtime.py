@@ -80,15 +80,6 @@ def urgent(wish: str = "auto") -> Iterator[None]:
         _restore_scheduler(policy, parameters)
 
 
-def spin_ns(config: LoopConfig) -> int:
-    """Return how long to busy-wait before a deadline: ``spin_us`` under SCHED_FIFO, else 0.
-
-    Measured on two shared cores at 100 Hz: without SCHED_FIFO a spinner's p99 lateness is
-    5 ms, a sleeper's 0.2 ms.
-    """
-    return round(config.spin_us * 1e3) if has_fifo() else 0
-
-
 def has_fifo() -> bool:
     """Return whether this process runs under SCHED_FIFO."""
     return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO

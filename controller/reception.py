@@ -11,10 +11,16 @@ import msgspec
 
 from controller.errors import WireError
 from controller.interfaces import Clock
+from controller.keys import ServerKeys
+from controller.rate_cap import RateCap
 from controller.spec import Spec
+from controller.spec_coding import encode_spec
 from controller.transport import Sent, Server
 from controller.types import Array
 from controller.wire import (
+    MAX_FRAME_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HORIZON,
     PROTOCOL,
     AnyMessage,
     Ask,
@@ -22,21 +28,27 @@ from controller.wire import (
     Command,
     Hello,
     Message,
+    Ping,
+    Pong,
     Refusal,
     Reject,
     Report,
     Reset,
     Role,
+    Steer,
     Welcome,
     decode,
     encode,
-    encode_spec,
     one_line,
 )
 
 logger = logging.getLogger(__name__)
 
 MAX_SESSIONS = 128
+MAX_RATE_HZ = 20_000.0
+"""Above what one client reaches that waits for every answer: 55 µs there and back make 18 000."""
+
+MAX_BYTES_S = 200e6
 DEAF_AFTER = 500
 """Messages in a row that a client did not read before its session ends."""
 
@@ -48,16 +60,25 @@ class Delivery(NamedTuple):
     message: AnyMessage
     arrays: Sequence[bytes]
     arrived_ns: int
+    policy: str
 
 
 @dataclass(slots=True)
 class Guest:
-    """One session."""
+    """One session; ``policy`` is the name of what the client asks."""
 
     name: str
     role: Role
+    policy: str
     heard_ns: int
     unread: int = 0
+
+
+class _Offer:
+    """What is agreed on with the clients of one policy."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.digest, self.encoded = spec, spec.digest(), encode_spec(spec)
 
 
 class Reception:
@@ -66,37 +87,48 @@ class Reception:
     Args:
         endpoint: address to bind.
         role: what the server is.
-        spec: what clients must agree with.
+        specs: what clients must agree with, by the name of a policy; the first stands also for
+            the empty name. A plant has the empty name alone.
         clock: stamps arrivals and answers the clock probe.
-        version: gives the version for the welcome.
+        version: gives the version of a policy for the welcome, by its name.
+        keys: encrypt, and let in whose key is listed; needed beyond loopback.
+        max_rate_hz: messages per second and client; what is more is dropped.
+        max_bytes_s: bytes per second and client, likewise.
 
     Attributes:
         endpoint: the bound address.
         malformed: messages that were not of this protocol or not for this server.
+        draining: whether newcomers are told that the server is about to end.
 
     Raises:
-        ConfigError: see :func:`controller.transport.check_endpoint`.
+        ConfigError: see :func:`controller.endpoints.check_endpoint`.
         EndpointInUse: another server is bound there.
-        WireError: the spec does not fit the protocol.
+        WireError: a spec does not fit the protocol.
     """
 
     def __init__(
         self,
         endpoint: str,
         role: Role,
-        spec: Spec,
+        specs: Mapping[str, Spec],
         clock: Clock,
-        version: Callable[[], str] = str,
+        version: Callable[[str], str] = lambda name: "",
+        *,
+        keys: ServerKeys | None = None,
+        max_rate_hz: float = MAX_RATE_HZ,
+        max_bytes_s: float = MAX_BYTES_S,
     ) -> None:
-        self._welcome_spec = encode_spec(spec)
-        self._spec, self._digest = spec, spec.digest()
+        self._offers = {name: _Offer(spec) for name, spec in specs.items()}
+        self._default = next(iter(specs))
         self._role: Role = role
         self._clock = clock
         self._version = version
         self._guests: dict[bytes, Guest] = {}
-        self._server = Server(endpoint)
+        self._cap = RateCap(max_rate_hz, max_bytes_s)
+        self._server = Server(endpoint, keys, max(map(_longest_frame, specs.values())))
         self.endpoint = self._server.endpoint
         self.malformed = 0
+        self.draining = False
 
     def deliveries(self, timeout_ns: int, limit: int) -> Iterator[Delivery]:
         """Yield what greeted clients sent, waiting up to ``timeout_ns`` for the first message.
@@ -125,6 +157,15 @@ class Reception:
         guest = self._guests.get(identity)
         return guest.name if guest else ""
 
+    @property
+    def dropped(self) -> int:
+        """Messages above the rate that clients may send at."""
+        return self._cap.dropped
+
+    def dropped_of(self, identity: bytes) -> int:
+        """Return how many of a client's messages were dropped, because it sent too many."""
+        return self._cap.dropped_of(identity)
+
     def send(self, identity: bytes, message: Message, arrays: Sequence[Array] = ()) -> bool:
         """Send without waiting; the session of a client that is gone or does not read ends."""
         sent = self._server.offer(identity, encode(message, arrays))
@@ -152,6 +193,9 @@ class Reception:
 
     def _admit(self, identity: bytes, frames: Sequence[bytes]) -> Delivery | None:
         now_ns = self._clock.now_ns()
+        if not self._cap.admits(identity, sum(map(len, frames)), now_ns):
+            self._slow_down(identity, now_ns)
+            return None
         try:
             message, arrays = decode(frames)
         except WireError as error:
@@ -167,10 +211,20 @@ class Reception:
         guest.heard_ns = now_ns
         if isinstance(message, Bye):
             self._dismiss(identity)
-        if isinstance(message, (Ask, Command, Reset)) and guest.role != self._role:
+        if isinstance(message, Ping):
+            self.send(identity, Pong(message.sent_ns, now_ns, self._clock.now_ns()))
+            return None
+        if isinstance(message, (Ask, Command, Reset, Steer)) and guest.role != self._role:
             self.refuse(identity, f"a {self._role} server got this from a {guest.role} client")
             return None
-        return Delivery(identity, message, arrays, now_ns)
+        return Delivery(identity, message, arrays, now_ns, guest.policy)
+
+    def _slow_down(self, identity: bytes, now_ns: int) -> None:
+        """Tell a client now and then that what it sends is dropped."""
+        if self._cap.tells(identity, now_ns):
+            count = self._cap.dropped_of(identity)
+            detail = f"{count} messages dropped: more than {self._cap.words}"
+            self.send(identity, Reject(-1, "rate", detail))
 
     def _greet(self, identity: bytes, hello: Hello, now_ns: int) -> None:
         refusal = self._objection(hello)
@@ -180,10 +234,12 @@ class Reception:
             return
         if identity not in self._guests and len(self._guests) >= MAX_SESSIONS:
             self._dismiss(min(self._guests, key=lambda key: self._guests[key].heard_ns))
-        self._guests[identity] = Guest(hello.client, hello.role, now_ns)
+        name = hello.policy or self._default
+        self._guests[identity] = Guest(hello.client, hello.role, name, now_ns)
+        welcome_spec = self._offers[name].encoded
         self.send(
             identity,
-            Welcome(PROTOCOL, self._welcome_spec, self._version(), hello.sent_ns, now_ns),
+            Welcome(PROTOCOL, welcome_spec, self._version(name), hello.sent_ns, now_ns),
         )
 
     def _objection(self, hello: Hello) -> Refusal | None:
@@ -191,8 +247,14 @@ class Reception:
             return Refusal("protocol", f"server speaks {PROTOCOL}, client {hello.protocol}")
         if hello.role not in (self._role, "control"):
             return Refusal("role", f"this is a {self._role} server, no {hello.role} server")
-        if hello.spec_digest not in ("", self._digest) and hello.role != "control":
-            return Refusal("spec", one_line(self._spec.describe()))
+        offer = self._offers.get(hello.policy or self._default)
+        if offer is None:
+            names = ", ".join(self._offers)
+            return Refusal("policy", one_line(f"no policy {hello.policy!r} here, only {names}"))
+        if self.draining and hello.role != "control":
+            return Refusal("draining", "the server is about to end")
+        if hello.spec_digest not in ("", offer.digest) and hello.role != "control":
+            return Refusal("spec", one_line(offer.spec.describe()))
         return None
 
     def _turn_away(self, identity: bytes, message: Message) -> None:
@@ -202,3 +264,9 @@ class Reception:
 
     def _dismiss(self, identity: bytes) -> None:
         del self._guests[identity]
+
+
+def _longest_frame(spec: Spec) -> int:
+    """Return the length of the longest frame that clients of a robot may send."""
+    observed = max(array.nbytes for array in spec.observation)
+    return max(MAX_HEADER_BYTES, observed, min(MAX_FRAME_BYTES, MAX_HORIZON * spec.action.nbytes))

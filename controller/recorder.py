@@ -1,14 +1,12 @@
-"""The recorder: a process of its own that writes the log, so that the loop never does I/O.
+"""The loop's side of the recorder: a process that writes the log, so that the loop does no I/O.
 
-The loop hands over one datagram per record on a socket and never waits. The recorder leads its
-own session and finishes the file whatever happens to the loop: at the end of the run, when the
-loop is killed, and on SIGTERM. Ctrl-C on the terminal does not reach it.
+The loop hands over one datagram per record on a socket and never waits. What the socket cannot
+take is dropped and counted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -21,24 +19,15 @@ from pathlib import Path
 import msgspec
 
 from controller.errors import LogError
-from controller.log import LogWriter
-from controller.log_frame import (
-    END,
-    EVENT,
-    FAILED,
-    READY,
-    TICK,
-    TickFrame,
-    pack_event,
-    unpack_event,
-)
+from controller.log import IN_ONE_FILE
+from controller.log_frame import END, FAILED, LOST, READY, TickFrame, pack_event
 from controller.log_schema import DROPPED, Drop, LogHeader
+from controller.log_settings import LogSettings
+from controller.recording import Opening
 from controller.types import TickRecord
 
 _LOGGER = logging.getLogger(__name__)
 _BUFFER_BYTES = 8 << 20
-_BATCH = 64
-_NICENESS = 5
 _SO_SNDBUFFORCE = 32
 
 
@@ -48,40 +37,57 @@ class ProcessSink:
     Args:
         path: file to write; missing parents are made, an existing file is replaced.
         header: the run.
+        settings: when to begin a further file, and how many to keep.
         timeout_s: how long to wait for the recorder to come up.
 
     Attributes:
-        dropped: records that were not taken because the recorder was behind or gone. The
-            next record that is taken reports them in the log.
+        dropped: records that are not in the log because the recorder was behind or gone, or
+            could not write. The next record that is taken reports those not taken.
 
     Raises:
         LogError: the file cannot be created, the recorder does not start, or one observation
             is larger than the socket's buffer.
     """
 
-    def __init__(self, path: Path | str, header: LogHeader, *, timeout_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        header: LogHeader,
+        settings: LogSettings = IN_ONE_FILE,
+        *,
+        timeout_s: float = 15.0,
+    ) -> None:
         self.path = Path(path).absolute()
         self.dropped = 0
         self._unreported = Drop()
         self._newest_ns = 0
         self._fault = "the recorder was behind or gone"
+        self._failing = False
+        self._writer_pid = 0
         self._frame = TickFrame(header.spec)
         self._closed = False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._room = _enlarge(self._socket)
-            self._process = _spawn(theirs, self.path)
+            self._process = _spawn(theirs)
         finally:
             theirs.close()
         try:
-            self._greet(msgspec.msgpack.encode(header.dated()), timeout_s)
+            opening = Opening(str(self.path), header.dated(), settings)
+            self._greet(msgspec.msgpack.encode(opening), timeout_s)
         except BaseException:
             self._abandon()
             raise
 
     @property
     def pid(self) -> int:
-        """Process id of the recorder."""
+        """Process id of the recorder that writes; a killed one is followed by another."""
+        self._listen()
+        return self._writer_pid
+
+    @property
+    def guard_pid(self) -> int:
+        """Process id of the process that starts the next recorder; leads their session."""
         return self._process.pid
 
     def tick(self, record: TickRecord) -> bool:
@@ -114,10 +120,13 @@ class ProcessSink:
         if self._closed:
             return
         self._closed = True
+        self._listen()
         with contextlib.suppress(OSError):
-            self._socket.settimeout(timeout_s)
+            self._socket.settimeout(0.0 if self._failing else timeout_s)
             self._report()
             self._socket.send(END)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
         complaint = self._await_end(timeout_s)
         self._socket.close()
         if complaint:
@@ -125,8 +134,8 @@ class ProcessSink:
         if self.dropped:
             _LOGGER.warning("%s: %d records dropped: %s", self.path, self.dropped, self._fault)
 
-    def _greet(self, header: bytes, timeout_s: float) -> None:
-        largest = max(len(header), self._frame.max_bytes)
+    def _greet(self, opening: bytes, timeout_s: float) -> None:
+        largest = max(len(opening), self._frame.max_bytes)
         if largest > self._room:
             raise LogError(
                 f"cannot record {self.path}: one record has {largest} bytes, "
@@ -134,15 +143,31 @@ class ProcessSink:
             )
         self._socket.settimeout(timeout_s)
         try:
-            self._socket.send(header)
+            self._socket.send(opening)
             answer = self._socket.recv(4096)
         except TimeoutError:
             raise LogError(f"the recorder of {self.path} was not up in {timeout_s:g} s") from None
         except OSError:
             answer = b""
-        if answer != READY:
+        if not answer.startswith(READY):
             raise LogError(answer[1:].decode("utf-8", "replace") or self._last_words())
+        self._hear(answer)
         self._socket.setblocking(False)
+
+    def _listen(self) -> None:
+        """Take in what the recorder has said so far."""
+        with contextlib.suppress(OSError):
+            while words := self._socket.recv(4096, socket.MSG_DONTWAIT):
+                self._hear(words)
+
+    def _hear(self, words: bytes) -> None:
+        kind, text = words[:1], words[1:].decode("utf-8", "replace")
+        if kind == READY:
+            self._writer_pid, self._failing = int(text), False
+        elif kind == LOST:
+            self.dropped += int(text)
+        elif kind == FAILED:
+            self._fault, self._failing = text, True
 
     def _last_words(self) -> str:
         try:
@@ -171,106 +196,48 @@ class ProcessSink:
         return True
 
     def _await_end(self, timeout_s: float) -> str:
+        """Wait until nobody holds the other end of the socket any more."""
         try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._socket.settimeout(timeout_s)
+            while words := self._socket.recv(4096):
+                self._hear(words)
+        except TimeoutError:
+            self._kill()
             return f"the recorder did not end in {timeout_s:g} s and was killed"
+        except OSError:
+            self._failing = True  # Reset by a recorder that left records behind.
+        status = self._reap()
+        return self._fault if self._failing else _described(status)
+
+    def _reap(self) -> int:
+        try:
+            return self._process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            return self._process.returncode
         finally:
             if self._process.stderr is not None:
                 self._process.stderr.close()
-        if self._process.returncode == 0:
-            return ""
-        with contextlib.suppress(OSError):
-            self._socket.settimeout(0.1)
-            answer = self._socket.recv(4096)
-            if answer.startswith(FAILED):
-                return answer[1:].decode("utf-8", "replace")
-        return f"the recorder ended with exit code {self._process.returncode}"
+
+    def _kill(self) -> None:
+        """End guard and writer, which have a process group of their own."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def _abandon(self) -> None:
         self._closed = True
         self._socket.close()
-        if self._process.poll() is None:
-            self._process.kill()
+        self._kill()
         self._process.communicate()
 
 
-def record(sock: socket.socket, path: Path) -> None:
-    """Write a log from the datagrams of ``sock`` until it ends, and finish the file.
-
-    Raises:
-        LogError: the file cannot be created.
-        OSError: the file cannot be written any more.
-    """
-    header = msgspec.msgpack.decode(sock.recv(_BUFFER_BYTES), type=LogHeader)
-    writer = LogWriter(path, header)
-    sock.send(READY)
-    frame = TickFrame(header.spec)
-    buffer = memoryview(bytearray(frame.max_bytes))
-    ended = False
-    try:
-        while not ended:
-            length = _receive(sock, buffer)
-            if not length:
-                writer.late_event("log", "not closed by the controller")
-                break
-            ended = _write_batch(sock, buffer, length, frame, writer)
-            writer.flush()
-    finally:
-        writer.finish()
+def _described(status: int) -> str:
+    return f"the recorder ended with exit code {status}" if status else ""
 
 
-def main(arguments: list[str]) -> int:
-    """Run the recorder on the socket with the given file descriptor.
-
-    Args:
-        arguments: file descriptor, path.
-    """
-    sock = socket.socket(fileno=int(arguments[0]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What is queued can still be received after this, then comes the end of the stream.
-    signal.signal(signal.SIGTERM, lambda *_: sock.shutdown(socket.SHUT_RD))
-    _step_back()
-    try:
-        record(sock, Path(arguments[1]))
-    except (LogError, OSError) as error:
-        text = str(error) if isinstance(error, LogError) else f"{arguments[1]}: {error}"
-        with contextlib.suppress(OSError):
-            sock.send(FAILED + text.encode()[:4000])
-        return 1
-    return 0
-
-
-def _write_batch(
-    sock: socket.socket, buffer: memoryview, length: int, frame: TickFrame, writer: LogWriter
-) -> bool:
-    """Write this datagram and those that wait behind it; True at the end of the run."""
-    for room in range(_BATCH, 0, -1):
-        kind = buffer[0]
-        if kind == TICK:
-            writer.tick(frame.unpack(buffer[:length]))
-        elif kind == EVENT:
-            writer.event(*unpack_event(buffer[:length]))
-        elif buffer[:length] == END:
-            return True
-        length = _receive(sock, buffer, socket.MSG_DONTWAIT) if room > 1 else 0
-        if not length:
-            break
-    return False
-
-
-def _receive(sock: socket.socket, buffer: memoryview, flags: int = 0) -> int:
-    """Return the length of the next datagram; 0 when there is none or no more will come."""
-    try:
-        return sock.recv_into(buffer, 0, flags)
-    except (BlockingIOError, ConnectionError):
-        return 0
-
-
-def _spawn(theirs: socket.socket, path: Path) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", __name__, str(theirs.fileno()), str(path)]
+def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "controller.recording", str(theirs.fileno())]
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         words,
@@ -291,16 +258,3 @@ def _enlarge(sock: socket.socket) -> int:
             break
     # The kernel doubles the value for its own bookkeeping and keeps 32 bytes back.
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - 32
-
-
-def _step_back() -> None:
-    """Give up what the loop's real-time section may have passed on, and yield to it."""
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
-    gc.freeze()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

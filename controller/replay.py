@@ -1,7 +1,8 @@
 """Recompute every command of a log and name the first that differs.
 
 The policy draws its noise from (seed, tick of the request) and the safety filter is a pure
-function, so observation, seed and policy version determine the command.
+function of what the log holds, so observation, seed and policy version determine the command.
+A person's commands come from nowhere but the log; what the filter made of them is recomputed.
 """
 
 from __future__ import annotations
@@ -12,19 +13,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from controller.interfaces import Policy
+from controller.replay_requests import PolicyFor, Recomputed
 from controller.run_log import RunLog
-from controller.safety import Limits, filter_action
-from controller.types import ActionChunk, Array, Request, Rung, TickRecord
+from controller.safety_filter import SafetyFilter
+from controller.types import Array, TickRecord
 
-PolicyFor = Callable[[str], Policy | None]
-"""Gives the policy of a version, or None where it cannot be had."""
-Refilter = Callable[[Array, Array | None, TickRecord], Array]
+__all__ = ["Mismatch", "PolicyFor", "Refilter", "ReplayResult", "refilter_of", "replay"]
+
+Refilter = Callable[[Array, Array | None, TickRecord], Array | None]
 """Gives the executed command from the requested action, the command before (None at the first
-tick) and the record, whose rung says whether the safe command is due."""
-
-_FAR_NS = 2**62
-_NOTHING = np.zeros(0)
+tick, and where it is not in the log) and the record, whose rung says whether the safe command is
+due. Called on every tick in order. None where what it depends on is not in the log."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,10 @@ def replay(
         policy_for: gives the policy of a version; asked once per version.
         refilter: the safety filter.
         tolerance: largest accepted absolute difference; 0 compares bit for bit, which a run
-            on a GPU cannot keep.
+            on a GPU cannot keep, and what was answered together with other requests to
+            ``BATCH_ROUNDING``.
     """
-    recomputed = _Recomputed(log, policy_for)
+    recomputed = Recomputed(log, policy_for)
     skipped: Counter[str] = Counter()
     checked = policy_actions = 0
     gaps = log.dropped_after()
@@ -105,17 +105,18 @@ def replay(
         requested, obstacle = recomputed.requested(row)
         if requested is not None:
             policy_actions += 1
-            if not _same(record.requested, requested, tolerance):
+            accepted = tolerance or recomputed.rounding(row)
+            if not _same(record.requested, requested, accepted):
                 wrong = _mismatch(record, "requested", requested)
                 return ReplayResult(checked, policy_actions, wrong, dict(skipped))
-        if row and gaps[row - 1]:
+        lost = row > 0 and bool(gaps[row - 1])
+        previous = log.executed[row - 1] if row and not lost else None
+        executed = refilter(record.requested, previous, record)
+        if lost or executed is None:
             obstacle = obstacle or "the command before it is not in the log"
-        else:
-            previous = log.executed[row - 1] if row else None
-            executed = refilter(record.requested, previous, record)
-            if not _same(record.executed, executed, tolerance):
-                wrong = _mismatch(record, "executed", executed)
-                return ReplayResult(checked, policy_actions, wrong, dict(skipped))
+        elif not _same(record.executed, executed, tolerance):
+            wrong = _mismatch(record, "executed", executed)
+            return ReplayResult(checked, policy_actions, wrong, dict(skipped))
         if obstacle:
             skipped[obstacle] += 1
         else:
@@ -123,59 +124,11 @@ def replay(
     return ReplayResult(checked, policy_actions, None, dict(skipped))
 
 
-class _Recomputed:
-    """Requested actions of a log, by the policies that made them."""
-
-    def __init__(self, log: RunLog, policy_for: PolicyFor) -> None:
-        self._log = log
-        self._policy_for = policy_for
-        self._policies: dict[str, Policy | None] = {}
-        self._chunk: tuple[tuple[int, str], ActionChunk | None] | None = None
-
-    def requested(self, row: int) -> tuple[Array | None, str]:
-        """Return the action of a row, or None and why it has none to be recomputed."""
-        if self._log.rung[row] > Rung.LOCAL:
-            return None, ""
-        version = self._log.versions[row]
-        policy = self._policy(version)
-        if policy is None:
-            return None, f"policy version {version or 'unknown'} cannot be had"
-        tick, asked = int(self._log.tick[row]), int(self._log.answer_tick[row])
-        source = row if asked == tick else self._row_of(asked)
-        if source is None:
-            return None, "the observation behind the action is not in the log"
-        chunk = self._infer(policy, source, asked, version)
-        action = None if chunk is None else chunk.at(tick)
-        return (_NOTHING if action is None else action), ""
-
-    def _policy(self, version: str) -> Policy | None:
-        if version not in self._policies:
-            self._policies[version] = self._policy_for(version)
-        return self._policies[version]
-
-    def _row_of(self, tick: int) -> int | None:
-        row = int(np.searchsorted(self._log.tick, tick))
-        return row if row < len(self._log) and self._log.tick[row] == tick else None
-
-    def _infer(self, policy: Policy, row: int, asked: int, version: str) -> ActionChunk | None:
-        """Return the chunk of a request; ticks that share one follow each other."""
-        if self._chunk is None or self._chunk[0] != (asked, version):
-            request = Request(
-                tick=asked,
-                seed=self._log.header.seed,
-                observation=self._log.observation(row),
-                age_ns=0,
-                deadline_ns=_FAR_NS,
-            )
-            self._chunk = (asked, version), policy.infer(request)
-        return self._chunk[1]
-
-
-def _same(logged: Array, got: Array, tolerance: float) -> bool:
+def _same(logged: Array, got: Array, tolerance: float | Array) -> bool:
     if logged.shape != got.shape or logged.dtype != got.dtype:
         return False
-    if tolerance:
-        return np.allclose(logged, got, rtol=0.0, atol=tolerance, equal_nan=True)
+    if np.any(tolerance):
+        return bool(np.isclose(logged, got, rtol=0.0, atol=tolerance, equal_nan=True).all())
     return logged.tobytes() == got.tobytes()
 
 
@@ -191,14 +144,14 @@ def _numbers(array: Array) -> str:
 def refilter_of(log: RunLog) -> Refilter:
     """Return the safety filter of a log's run, as a function of what the log holds."""
     header = log.header
-    limits = Limits.of(
-        header.spec, header.slew_per_s, header.safe_action, period_ns=header.period_ns
-    )
+    safety = SafetyFilter(header.spec, header.allowed, period_ns=header.period_ns)
+    begun = header.part > 0  # The files before were removed, and the commands in them are unknown.
 
-    def refilter(requested: Array, previous: Array | None, record: TickRecord) -> Array:
-        if record.rung >= Rung.HOLD:
-            return limits.safe
-        before = limits.safe if previous is None else previous
-        return filter_action(requested, before, limits)[0]
+    def refilter(requested: Array, previous: Array | None, record: TickRecord) -> Array | None:
+        nonlocal begun
+        if previous is None and begun:
+            safety.lose()
+        begun = True
+        return safety.recompute(record)
 
     return refilter

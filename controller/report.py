@@ -73,6 +73,8 @@ def _stages(report: RunReport) -> Table:
     for name, figures in report.stages.items():
         style = "bold" if name == "total" else None
         table.add_row(name, *percentiles(figures), style=style)
+    table.add_row("without the wake-up", *percentiles(report.work))
+    table.add_row("with skipped periods", *percentiles(report.corrected))
     return table
 
 

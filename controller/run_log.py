@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.experience import pair_rows
-from controller.log_schema import BUNDLE, DROPPED, TICK_NUMBERS, Drop, Event, LogHeader
+from controller.log_schema import (
+    BUNDLE,
+    DROPPED,
+    TICK_CHOICES,
+    TICK_NUMBERS,
+    Drop,
+    Event,
+    LogHeader,
+)
 from controller.transitions import Transitions, layout_of
 from controller.types import Array, Mode, Observation, Rung, TickRecord
 
@@ -26,11 +34,11 @@ class RunLog:
     """One run in columns, one row per logged tick, in the order of the log.
 
     Attributes:
-        path: the file.
+        path: the first file.
         header: what holds for the whole run.
         events: what happened between ticks.
-        truncated: the file was not finished, or cut or damaged later; the rows are those
-            before that.
+        truncated: a file was not finished, or cut or damaged later, or is missing; the rows
+            are those that can be read.
         damage: one line on why it is ``truncated``; empty when it is not.
         tick: (T,) tick numbers; those of skipped periods are missing.
         deadline_ns: (T,) scheduled start on the loop's clock.
@@ -40,6 +48,10 @@ class RunLog:
         reasons: (T,) bit sets of ``Reason``.
         answer_tick: (T,) tick of the request behind the action; -1 for none.
         evaluations: (T,) network evaluations behind the action.
+        candidates: (T,) actions drawn for the one behind the action; 0 for none.
+        batch: (T,) requests answered together with that behind the action; 0 for none.
+        rtt_ns: (T,) from the request behind the action to its answer; -1 for none.
+        prefix: (T,) rows of the prefix of the request behind the action.
         versions: T policy versions; empty where no policy acted.
         stages: (T,) nanoseconds by stage name; -1 where the stage has no time.
         observations: (T, *shape) by array name in spec order, in the dtype of the spec.
@@ -56,6 +68,8 @@ class RunLog:
         success: (T,) the task's success flag.
         late_ns: (T,) how much too late the plant had the step ready; 0 when in time.
         late_steps: (T,) late steps since the plant was started.
+        breaks: rows before which ticks that were recorded are missing, for a file of the log
+            is missing or damaged there.
     """
 
     path: Path
@@ -71,6 +85,10 @@ class RunLog:
     reasons: Ints
     answer_tick: Ints
     evaluations: Ints
+    candidates: Ints
+    batch: Ints
+    rtt_ns: Ints
+    prefix: Ints
     versions: tuple[str, ...]
     stages: dict[str, Ints]
     observations: dict[str, Array]
@@ -87,6 +105,7 @@ class RunLog:
     success: Flags
     late_ns: Ints
     late_steps: Ints
+    breaks: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tick)
@@ -98,11 +117,18 @@ class RunLog:
 
     @property
     def dropped(self) -> int:
-        """Number of records that the sink could not take."""
-        return sum(drop.ticks + drop.events for drop in self.drops)
+        """Number of records that ran and are not in the log, as far as it tells."""
+        told = sum(drop.ticks + drop.events for drop in self.drops)
+        return told + int((self.dropped_after() - self._told_after()).sum())
 
     def dropped_after(self) -> Ints:
         """Return (T,) the number of ticks that ran but are missing between a row and the next."""
+        counts = self._told_after()
+        for row in self.breaks:
+            counts[row - 1] = max(counts[row - 1], self.tick[row] - self.tick[row - 1] - 1)
+        return counts
+
+    def _told_after(self) -> Ints:
         counts = np.zeros(len(self), np.int64)
         for drop in self.drops:
             row = int(np.searchsorted(self.tick, drop.first)) - 1
@@ -148,7 +174,7 @@ class RunLog:
             requested=self.requested[row],
             executed=self.executed[row],
             version=self.versions[row],
-            **{name: int(getattr(self, name)[row]) for name in TICK_NUMBERS},
+            **{name: int(getattr(self, name)[row]) for name in (*TICK_NUMBERS, *TICK_CHOICES)},
             **{f"{stage}_ns": int(times[row]) for stage, times in self.stages.items()},
         )
 
@@ -170,7 +196,8 @@ class RunLog:
         several steps, their sum. An episode that is cut by a gap ends in a timeout.
 
         ``info`` holds ``tick``, ``episode``, ``rung``, ``steps`` (plant steps covered),
-        ``policy_acted`` (the command is the policy's answer, at most clipped or slowed) and
+        ``policy_acted`` (the command is the policy's answer, at most clipped, slowed or blended),
+        ``intervention`` (it is a person's, who had taken over) and
         ``applied`` (this very command was the newest that acted before the next observation;
         for the first part of the step it may have been the one before).
         """
@@ -204,6 +231,7 @@ class RunLog:
                 "rung": self.rung[rows].astype(np.uint8),
                 "steps": steps,
                 "policy_acted": policy[rows],
+                "intervention": (self.rung == Rung.HUMAN)[rows],
                 "applied": self.applied_tick[after] == self.tick[rows],
             },
         )

@@ -53,12 +53,15 @@ class Evaluation(Figures, frozen=True, kw_only=True):
         seed: of the episodes' beginnings and of the policy's noise.
         through: ``vector`` or ``loop``.
         copies: episodes that ran at the same time.
+        horizon: rows of action of an answer.
+        execute: how many of them were executed before the next was asked for; None where the
+            control loop decides.
         engine: what computed the actions.
         device: where.
         steps: network evaluations per action.
         candidates: actions drawn, of which the critics chose one.
         select: how they chose; None with one candidate.
-        action_us_p50: median time of one action for one observation, measured apart.
+        action_us_p50: median time of one answer to one observation, measured apart.
         selection: how the checkpoint was chosen.
         checkpoints: how many there were to choose from.
         updates: updates the policy had learned from; None where the bundle does not say.
@@ -86,6 +89,8 @@ class Evaluation(Figures, frozen=True, kw_only=True):
     seconds: float
     note: str | None
     run: RunReport | None = None
+    horizon: int = 1
+    execute: int | None = 1
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import msgspec
 
-from controller.clients import RemotePlant, RemotePolicy
 from controller.clock import MonotonicClock, VirtualClock
 from controller.control import control
+from controller.delayed import DelayedPolicy
 from controller.errors import ControllerError, Refused
-from controller.interfaces import Plant, Policy
+from controller.interfaces import Clock, Plant, Policy
+from controller.keys import client_keys, server_keys
 from controller.log import McapSink
 from controller.log_schema import LogHeader, host_facts
 from controller.loop import ControlLoop, Outcome
-from controller.realtime import realtime_section, spin_ns, urgent
+from controller.pacer import choose_pacer
+from controller.realtime import realtime_section, urgent
 from controller.recorder import ProcessSink
-from controller.settings import RunConfig
+from controller.remote_plant import RemotePlant
+from controller.remote_policy import RemotePolicy
+from controller.settings import PlantSettings, RunConfig
 from controller.spec import Spec
 from controller.status import StatusBoard
+from controller.teleop_server import TeleopServer
+from controller.teleop_settings import TeleopSettings
 
 
 class LatchedStop(ControllerError, RuntimeError):
@@ -49,8 +56,7 @@ def header(
         engine=config.policy.engine,
         device=config.policy.device,
         bundles=dict(bundles),
-        slew_per_s=config.loop.slew_per_s,
-        safe_action=config.loop.safe_action,
+        safety=config.loop.safety,
         config=msgspec.to_builtins(config),
         host=host_facts(),
         plant=dict(plant),
@@ -69,49 +75,107 @@ def run_realtime(config: RunConfig, replica: Policy | None) -> None:
         SpecMismatch: plant and policy are of different robots.
         LatchedStop: the loop gave up; the log is complete.
     """
-    assert config.plant.endpoint
-    assert config.policy.endpoint
     clock = MonotonicClock()
-    with urgent(config.loop.sched_fifo):
-        plant = RemotePlant(config.plant.endpoint, clock)
-        plant.connect(config.plant.connect_timeout_s)
-        policy = RemotePolicy(config.policy.endpoint, plant.spec, clock, client_name=config.task)
-        policy.connect(config.policy.connect_timeout_s)
-    facts = plant_facts(config.plant.endpoint, config.plant.connect_timeout_s)
-    about = header(config, plant.spec, {policy.version: config.policy.bundle}, facts)
-    sink = ProcessSink(Path(config.out) / "log.mcap", about)
-    with StatusBoard(Path(config.out) / "status.bin", create=True) as status:
+    with ExitStack() as resources:
+        with urgent(config.loop.sched_fifo):
+            plant, policy = _connected(config, clock, resources)
+            teleop = _door(config.loop.teleop, plant.spec, clock, resources)
+        facts = plant_facts(config.plant)
+        about = header(config, plant.spec, {policy.version: config.policy.bundle}, facts)
+        status = resources.enter_context(StatusBoard(Path(config.out) / "status.bin", create=True))
+        sink = ProcessSink(Path(config.out) / "log.mcap", about, config.log)
         loop = ControlLoop(
             plant,
-            policy,
+            delayed(policy, config, clock),
             sink,
             clock,
             config.loop,
             seed=config.seed,
             local=replica,
             status=status,
+            teleop=teleop,
         )
         _stop_on_signals(loop)
         try:
             with realtime_section(config.loop) as notes:
-                clock.spin_ns = spin_ns(config.loop)
-                for note in notes:
+                pacer = choose_pacer(config.loop)
+                clock.spin_ns = pacer.spin_ns
+                for note in (*notes, pacer.why):
                     sink.event(clock.now_ns(), "realtime", note)
                 outcome = loop.run(ticks=_ticks(config, plant.spec), episodes=config.episodes)
         finally:
             sink.close()
-            policy.close()
-            plant.close()
+            status.write(dropped=sink.dropped)
     if outcome is Outcome.FAULT:
         raise LatchedStop(f"{loop.fault}; the safe command was sent until the end")
 
 
+def _connected(
+    config: RunConfig, clock: MonotonicClock, resources: ExitStack
+) -> tuple[RemotePlant, RemotePolicy]:
+    """Connect to plant and policy server, to be left when ``resources`` are closed."""
+    assert config.plant.endpoint
+    assert config.policy.endpoint
+    plant = RemotePlant(config.plant.endpoint, clock, keys=client_keys(config.plant.keys))
+    resources.callback(plant.close)
+    plant.connect(config.plant.connect_timeout_s)
+    policy = RemotePolicy(
+        config.policy.endpoint,
+        plant.spec,
+        clock,
+        client_name=config.task,
+        policy=config.policy.name,
+        keys=client_keys(config.policy.keys),
+    )
+    resources.callback(policy.close)
+    policy.connect(config.policy.connect_timeout_s)
+    return plant, policy
+
+
+def _door(
+    about: TeleopSettings, spec: Spec, clock: Clock, resources: ExitStack
+) -> TeleopServer | None:
+    if about.endpoint is None:
+        return None
+    door = TeleopServer(about.endpoint, spec, clock, server_keys(about.keys))
+    resources.callback(door.close)
+    return door
+
+
+def run_virtual(
+    config: RunConfig, make_plant: Callable[[Clock], Plant], policy: Policy, log: Path
+) -> None:
+    """Run in this process as in real time, under a virtual clock, logging to ``log``.
+
+    The plant's time goes on while the policy takes its ``delay_ms``; nothing else takes time.
+
+    Args:
+        config: settings of the run.
+        make_plant: makes a plant that follows a clock.
+        policy: whom to ask.
+        log: file to write.
+    """
+    clock = VirtualClock()
+    _run_here(config, make_plant(clock), delayed(policy, config, clock), clock, log)
+
+
 def run_lockstep(config: RunConfig, plant: Plant, policy: Policy, log: Path) -> None:
     """Run plant and policy in this process under a virtual clock, logging to ``log``."""
-    clock = VirtualClock()
+    _run_here(config, plant, policy, VirtualClock(), log)
+
+
+def delayed(policy: Policy, config: RunConfig, clock: Clock) -> Policy:
+    """Return ``policy`` with the delay that its answers are to have."""
+    delay_ns = round(config.policy.delay_ms * 1e6)
+    return DelayedPolicy(policy, clock, delay_ns) if delay_ns else policy
+
+
+def _run_here(
+    config: RunConfig, plant: Plant, policy: Policy, clock: VirtualClock, log: Path
+) -> None:
     facts = {"faults": config.plant.faults.facts()}
     about = header(config, plant.spec, {policy.version: config.policy.bundle}, facts)
-    sink = McapSink(log, about)
+    sink = McapSink(log, about, config.log)
     loop = ControlLoop(plant, policy, sink, clock, config.loop, seed=config.seed)
     try:
         loop.run(ticks=_ticks(config, plant.spec), episodes=config.episodes)
@@ -119,10 +183,12 @@ def run_lockstep(config: RunConfig, plant: Plant, policy: Policy, log: Path) -> 
         sink.close()
 
 
-def plant_facts(endpoint: str, timeout_s: float) -> dict[str, Any]:
+def plant_facts(about: PlantSettings) -> dict[str, Any]:
     """Ask a plant's server what it says of itself beside its spec: substeps, faults."""
+    assert about.endpoint
+    keys = client_keys(about.keys)
     try:
-        facts = control(endpoint, "ready", timeout_s=timeout_s)
+        facts = control(about.endpoint, "ready", timeout_s=about.connect_timeout_s, keys=keys)
     except Refused:
         return {}
     return {name: facts[name] for name in facts if name not in ("task", "spec")}

@@ -8,8 +8,11 @@ import msgspec
 
 from controller.acting import AS_BUNDLED, ActSettings
 from controller.fault_settings import FaultsConfig
+from controller.key_settings import NO_CLIENT_KEYS, ClientKeySettings
+from controller.log_settings import LogSettings
 from controller.loop import LoopConfig
-from controller.ranges import Count, Device, Engine, Positive, Seed
+from controller.ranges import Count, Device, Engine, NonNegative, Port, Positive, Seed
+from controller.replay_settings import LatencySettings
 
 Through = Literal["vector", "loop"]
 Selection = Literal["last", "online", "offline"]
@@ -22,11 +25,16 @@ class PlantSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         endpoint: address of a running plant; null starts a simulation of the task.
         connect_timeout_s: how long to wait for it.
         faults: delays, losses, noise and frozen sensors of the simulation; none by default.
+        keys: for a plant at an endpoint that has keys.
     """
 
     endpoint: str | None = None
     connect_timeout_s: Positive = 20.0
     faults: FaultsConfig = FaultsConfig()
+    keys: ClientKeySettings = NO_CLIENT_KEYS
+
+    def __post_init__(self) -> None:
+        self.keys.require(self.endpoint)
 
 
 class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,20 +44,32 @@ class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bundle: a bundle, a store of bundles whose current one is meant, or the name of one that
             comes with onebeat, such as hopper.
         endpoint: address of a running policy server; null starts one for the bundle.
+        name: of the policy, where a running server has several; empty for its first.
         engine: numpy (fastest for these sizes on a CPU), torch or onnx.
         device: cpu, or cuda with engine torch.
         act: how actions are chosen, where that is not left to the bundle.
+        delay_ms: time that every answer takes at least, for the study of latency.
+        restart: start a policy server of this run again when it dies, after a pause that grows
+            with every death.
         local_replica: keep a copy in the control process, for ticks without an answer.
         connect_timeout_s: how long to wait for the server.
+        keys: for a server at an endpoint that has keys.
     """
 
     bundle: str = "runs/demo/bundles"
     endpoint: str | None = None
+    name: str = ""
     engine: Engine = "numpy"
     device: Device = "cpu"
     act: ActSettings = AS_BUNDLED
+    delay_ms: NonNegative = 0.0
+    restart: bool = True
     local_replica: bool = False
     connect_timeout_s: Positive = 20.0
+    keys: ClientKeySettings = NO_CLIENT_KEYS
+
+    def __post_init__(self) -> None:
+        self.keys.require(self.endpoint)
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +77,9 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         task: name of the task; see ``onebeat sim list``.
-        mode: realtime (the plant follows the wall clock) or lockstep (it waits).
+        mode: realtime (the plant follows the wall clock), virtual (the same in virtual time, in one
+            process: deterministic, and all that takes time is the delay of the policy) or lockstep
+            (the plant waits).
         seconds: length of the run in plant time; null for no such limit.
         episodes: complete episodes after which the run ends; null for no such limit.
         seed: seed of the episodes and of the policy's noise.
@@ -65,10 +87,14 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         plant: where the plant is.
         policy: where the policy is.
         loop: the control loop.
+        log: the log.
+        view: show the run while it is on to Foxglove, at ws://127.0.0.1 and ``view_port``;
+            mode=realtime.
+        view_port: port of the viewer.
     """
 
     task: str = "pointmaze-medium"
-    mode: Literal["realtime", "lockstep"] = "realtime"
+    mode: Literal["realtime", "virtual", "lockstep"] = "realtime"
     seconds: Positive | None = 30.0
     episodes: Count | None = None
     seed: Seed = 0
@@ -76,6 +102,15 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plant: PlantSettings = PlantSettings()
     policy: PolicySettings = PolicySettings()
     loop: LoopConfig = LoopConfig()
+    log: LogSettings = LogSettings()
+    view: bool = False
+    view_port: Port = 8765
+
+    def __post_init__(self) -> None:
+        if self.view and self.mode != "realtime":
+            raise ValueError("view is for mode=realtime; onebeat view shows a log afterwards")
+        if self.loop.teleop.endpoint is not None and self.mode != "realtime":
+            raise ValueError(f"loop.teleop.endpoint is for mode=realtime, got mode={self.mode}")
 
 
 class EvalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +134,8 @@ class EvalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         engine: what computes the actions.
         device: cpu, or cuda with engine torch.
         act: how actions are chosen, where that is not left to the bundle.
+        execute: rows of an answer to execute before the next is asked for, of policies that
+            give chunks; null for half of them. Through the loop, its settings decide.
         loop: the control loop, for its safety limits; through=loop.
         faults: delays, losses, noise and frozen sensors of the plant; through=loop.
     """
@@ -115,10 +152,13 @@ class EvalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine = "numpy"
     device: Device = "cpu"
     act: ActSettings = AS_BUNDLED
+    execute: Count | None = None
     loop: LoopConfig = LoopConfig()
     faults: FaultsConfig = FaultsConfig()
 
     def __post_init__(self) -> None:
+        if self.through == "loop" and self.execute is not None:
+            raise ValueError("execute is for through=vector: the control loop has its own settings")
         if self.through == "vector":
             for name, default in (("loop", LoopConfig()), ("faults", FaultsConfig())):
                 if getattr(self, name) != default:
@@ -132,6 +172,36 @@ class EvalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (self.bundle,) if isinstance(self.bundle, str) else self.bundle
 
 
+class RecoverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Write what can be read of a damaged log into a new one.
+
+    Attributes:
+        log: the log's first file, or the directory of its run.
+        out: file to write; null for NAME-recovered.mcap beside it. An existing one is left alone.
+    """
+
+    log: str = "runs/run/log.mcap"
+    out: str | None = None
+
+
+class ViewLogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Show a log to Foxglove: one that is being written as it grows, a finished one as a film.
+
+    Attributes:
+        log: the log's first file, or the directory of its run.
+        port: port to listen on, on this machine.
+        speed: how much faster than it was recorded a finished log is played.
+        wait: play a finished log once somebody looks, rather than at once.
+        follow: wait for the log to appear, and follow it from its beginning to its end.
+    """
+
+    log: str = "runs/run/log.mcap"
+    port: Port = 8765
+    speed: Positive = 1.0
+    wait: bool = True
+    follow: bool = False
+
+
 class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Recompute every action of a log.
 
@@ -140,11 +210,13 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bundles: store to look for the log's policy versions in; null for where they were.
         tolerance: largest accepted difference of an action; 0 compares bit for bit. Logs of
             a GPU run need about 1e-4.
+        latency: run the log once more, in virtual time and under another latency, instead.
     """
 
     log: str = "runs/demo/log.mcap"
     bundles: str | None = None
     tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    latency: LatencySettings = LatencySettings()
 
 
 class ShowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -207,26 +279,6 @@ class FetchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directory: str | None = None
 
 
-class LatencyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Time requests to the policy server, paced and back to back, beside a bare echo.
-
-    Attributes:
-        bundle: the policy to ask.
-        engine: numpy or torch.
-        device: cpu, or cuda with engine torch.
-        rates_hz: control rates to pace at.
-        transports: addresses to use.
-        seconds: length of each measurement.
-    """
-
-    bundle: str = "runs/demo/bundles"
-    engine: Engine = "numpy"
-    device: Device = "cpu"
-    rates_hz: tuple[Positive, ...] = (100.0, 200.0, 500.0)
-    transports: tuple[Literal["ipc", "tcp"], ...] = ("ipc", "tcp")
-    seconds: Positive = 2.0
-
-
 class DoctorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Measure what this machine can hold.
 
@@ -236,7 +288,7 @@ class DoctorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     seconds: Positive = 10.0
-    bundle: str | None = None
+    bundle: str | None = "hopper"
 
 
 class DemoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.histogram import Histogram
 from controller.log_schema import STAGES
 from controller.run_log import RunLog
 from controller.types import Reason, Rung
@@ -18,7 +19,7 @@ Reference = tuple[float, float]
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """Percentiles of one stage in microseconds; each is a value that was measured."""
+    """Percentiles in microseconds, to three digits; the longest exactly."""
 
     p50: float
     p99: float
@@ -34,6 +35,7 @@ class Rungs(msgspec.Struct, frozen=True):
     local: int = 0
     hold: int = 0
     stop: int = 0
+    human: int = 0
 
 
 class LateStep(msgspec.Struct, frozen=True):
@@ -69,10 +71,14 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
         rungs: ticks by rung; those between episodes count as hold.
         versions: policy versions in order of appearance.
         stages: latency by stage; None for a stage without a sample. ``total`` runs from the
-            tick's deadline to the command sent.
+            tick's deadline to the command sent, and the others add up to it: ``rest`` is what
+            no other names, such as waiting in vain for an answer.
+        work: ``total`` less the lateness of the wake-up.
+        corrected: ``total`` with the skipped periods, each as late as the command that followed
+            it: without them the longest delays would be told once instead of once per period.
         log: path of the log.
         task: name of the task.
-        mode: realtime or lockstep.
+        mode: realtime, virtual or lockstep.
         seconds: from the first deadline to the last command.
         skipped: periods that passed without a tick.
         dropped: records that the log could not take.
@@ -87,6 +93,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
         late: the first ``MAX_LATE`` ticks that saw such steps.
         plant: what the plant says of itself: times per control step at which a command can
             begin to act (``substeps``), and the ``faults`` that were on.
+        histograms: by stage, and of ``corrected``: HdrHistogram's compressed text (V2), in
+            nanoseconds.
     """
 
     rate_hz: float
@@ -101,7 +109,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
     stages: dict[str, Latency | None]
     log: str
     task: str
-    mode: Literal["realtime", "lockstep"]
+    mode: Literal["realtime", "virtual", "lockstep"]
     seconds: float
     skipped: int
     dropped: int
@@ -114,6 +122,9 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
     late_steps: int
     late: list[LateStep]
     plant: dict[str, Any]
+    work: Latency | None
+    corrected: Latency | None
+    histograms: dict[str, str]
 
 
 def summarise(
@@ -129,6 +140,8 @@ def summarise(
     skipped = skipped_after(log)
     returns, successes, complete = _episodes(log)
     counts = np.bincount(log.rung, minlength=len(Rung))
+    times = {**stages(log), "corrected": corrected(log)}
+    histograms = {name: Histogram(values) for name, values in times.items()}
     return RunReport(
         rate_hz=_rate_hz(log),
         ticks=len(log),
@@ -139,7 +152,7 @@ def summarise(
         episodes=complete,
         rungs=Rungs(**{rung.name.lower(): int(counts[rung]) for rung in Rung}),
         versions=list(dict.fromkeys(version for version in log.versions if version)),
-        stages={name: latency(log.stages[name]) for name in STAGES},
+        stages={name: _latency(each) for name, each in histograms.items() if name != "corrected"},
         log=str(log.path),
         task=log.header.task or log.header.spec.task,
         mode=log.header.mode,
@@ -161,6 +174,9 @@ def summarise(
         late_steps=int(log.late_steps[-1] - log.late_steps[0]) if len(log) else 0,
         late=_late_steps(log),
         plant=log.header.plant,
+        work=latency(work(log)),
+        corrected=_latency(histograms["corrected"]),
+        histograms={name: each.encoded() for name, each in histograms.items() if len(each)},
     )
 
 
@@ -187,11 +203,43 @@ def missed_between(log: RunLog, start_ns: int, end_ns: int) -> int:
 
 def latency(times_ns: NDArray[np.int64]) -> Latency | None:
     """Return the percentiles of the times that are not absent (negative)."""
-    present = times_ns[times_ns >= 0] / 1e3
-    if not len(present):
-        return None
-    tails = np.percentile(present, (50.0, 99.0, 99.9, 100.0), method="higher")
-    return Latency(*(float(value) for value in tails))
+    return _latency(Histogram(times_ns))
+
+
+def _latency(histogram: Histogram) -> Latency | None:
+    found = histogram.quantiles()
+    return Latency(found.p50, found.p99, found.p99_9, found.max) if found else None
+
+
+def stages(log: RunLog) -> dict[str, NDArray[np.int64]]:
+    """Return (T,) nanoseconds by stage, -1 where absent; ``rest`` makes the sum of a tick whole."""
+    *parts, total = STAGES
+    known = np.sum([log.stages[name].clip(min=0) for name in parts], axis=0)
+    whole = log.stages[total]
+    rest = np.where(whole >= 0, whole - known, -1)
+    return {**{name: log.stages[name] for name in parts}, "rest": rest, total: whole}
+
+
+def work(log: RunLog) -> NDArray[np.int64]:
+    """Return (T,) nanoseconds from the wake-up to the command sent, -1 where absent."""
+    total, wake = log.stages["total"], log.stages["wake"]
+    return np.where((total >= 0) & (wake >= 0), total - wake, -1)
+
+
+def corrected(log: RunLog) -> NDArray[np.int64]:
+    """Return nanoseconds from each deadline to the next command: of the ticks, then of the skipped.
+
+    A skipped period had to wait for the command of the tick after it. Against the intended
+    start, which the grid gives, nothing is left to estimate from the period.
+    """
+    skipped = skipped_after(log)
+    rows = np.flatnonzero(skipped)
+    before = np.repeat(rows, skipped[rows])
+    place = np.arange(len(before)) - np.repeat(
+        np.cumsum(skipped[rows]) - skipped[rows], skipped[rows]
+    )
+    due_ns = log.deadline_ns[before] + (place + 1) * log.header.period_ns
+    return np.concatenate([log.stages["total"], log.sent_ns[before + 1] - due_ns])
 
 
 def normalised(episode_return: float, reference: Reference) -> float:

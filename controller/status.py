@@ -27,6 +27,7 @@ FIELDS: Final = (
     "local",
     "hold",
     "stop",
+    "human",
     "episodes",
     "successes",
     "dropped",
@@ -36,7 +37,7 @@ FIELDS: Final = (
     "total_ns",
     "finished",
 )
-"""Fields in file order. ``ticks``, ``missed``, ``skipped``, the five rungs, ``episodes``,
+"""Fields in file order. ``ticks``, ``missed``, ``skipped``, the rungs, ``episodes``,
 ``successes`` and ``dropped`` (records the sink could not take) count from the start of the run;
 ``mode`` is a ``Mode``; ``tick``, ``sent_ns`` and ``total_ns`` are of the last tick; ``finished``
 is 1 once the run is over."""

@@ -303,7 +303,11 @@ class FakePolicy:
             self._clock.sleep_until(request.deadline_ns)
         if outcome in ("late", "silent"):
             return None
-        chunk = ActionChunk(request.tick, self._actions(request), self._version, infer_ns=cost_ns)
+        actions, prefix = self._actions(request), request.prefix
+        rows = 0 if prefix is None else min(len(prefix), self._horizon)
+        if prefix is not None:
+            actions[:rows] = prefix[:rows]
+        chunk = ActionChunk(request.tick, actions, self._version, infer_ns=cost_ns, prefix=rows)
         return _spoil(chunk, outcome)
 
     def close(self) -> None:

@@ -15,15 +15,23 @@ class Rung(IntEnum):
     """Where a command came from, best first."""
 
     FRESH = 0
-    """The policy's answer to this tick's observation."""
+    """What the plan intends: the answer to this tick's observation, or, where the loop asks
+    ahead, a row of a chunk within the span that it was asked for."""
     TAIL = 1
-    """A later step of the newest chunk that arrived."""
+    """A later row of the newest chunk that arrived, for want of a newer one."""
     LOCAL = 2
     """The replica of the policy in the control process."""
     HOLD = 3
     """The declared safe command."""
     STOP = 4
     """The declared safe command, latched: no policy acts until a restart."""
+    HUMAN = 5
+    """A person's command, who has taken over."""
+
+    @property
+    def acts(self) -> bool:
+        """Whether a policy or a person chose the command."""
+        return self <= Rung.LOCAL or self is Rung.HUMAN
 
 
 class Reason(IntFlag):
@@ -52,6 +60,14 @@ class Reason(IntFlag):
     """Somebody asked for the stop."""
     PLANT_FAILED = 1024
     """The plant cannot go on, and said why."""
+    ACCELERATION = 2048
+    """The rate of change of the action changed faster than allowed."""
+    WORKSPACE = 4096
+    """The robot is at the edge of its workspace, and the action led out of it."""
+    BLENDED = 8192
+    """The action is on the way from what acted before to what was asked for."""
+    AWAITED = 16384
+    """The first chunk of actions was asked for and is not due yet."""
 
 
 class Mode(IntEnum):
@@ -141,6 +157,12 @@ class Request:
         observation: what to act on.
         age_ns: age of the observation when the request was made.
         deadline_ns: time on the caller's clock after which the answer is of no use.
+        prefix: (P, *action shape) what will be commanded at ticks ``tick`` to ``tick + P - 1``
+            whatever the answer is; the answer begins with these rows and goes on from them.
+            None, or 0 rows, leaves the answer free.
+        steps: network evaluations to spend; 0 leaves the choice to the policy, which may go by
+            the time left. For recomputing a logged action.
+        candidates: actions to draw; 0 likewise.
     """
 
     tick: int
@@ -148,6 +170,9 @@ class Request:
     observation: Observation
     age_ns: int
     deadline_ns: int
+    prefix: Array | None = None
+    steps: int = 0
+    candidates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +186,11 @@ class ActionChunk:
         evaluations: network evaluations spent.
         queue_ns: time the request waited at the server.
         infer_ns: time the policy computed.
+        candidates: actions drawn, of which one was taken.
+        batch: requests that were answered in one computation. A row of a batch may differ from
+            the same request answered alone by rounding.
+        rtt_ns: from the request to its answer, as the asking side measured it; -1 unknown.
+        prefix: rows of the request's prefix, with which ``actions`` begins.
     """
 
     tick: int
@@ -169,11 +199,30 @@ class ActionChunk:
     evaluations: int = 1
     queue_ns: int = 0
     infer_ns: int = 0
+    candidates: int = 1
+    batch: int = 1
+    rtt_ns: int = -1
+    prefix: int = 0
 
     def at(self, tick: int) -> Array | None:
         """Return the action meant for ``tick``, or None outside the chunk."""
         index = tick - self.tick
         return self.actions[index] if 0 <= index < len(self.actions) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A request that gets no answer.
+
+    Attributes:
+        tick: the request's tick.
+        reason: ``LATE``, ``UNREACHABLE`` or ``REFUSED``.
+        detail: one line for people; empty where nothing is wrong but the time.
+    """
+
+    tick: int
+    reason: Reason
+    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -200,6 +249,11 @@ class TickRecord:
         infer_ns: computing the answer.
         act_ns: filtering and sending the command.
         total_ns: deadline to command sent.
+        candidates: actions drawn for ``requested``; 0 where ``evaluations`` is.
+        batch: requests answered together with that behind ``requested``; 0 likewise.
+        rtt_ns: from the request behind ``requested`` to its answer, which with chunks lies in
+            earlier ticks.
+        prefix: rows of the prefix of the request behind ``requested``.
     """
 
     tick: int
@@ -221,3 +275,7 @@ class TickRecord:
     infer_ns: int = -1
     act_ns: int = -1
     total_ns: int = -1
+    candidates: int = 0
+    batch: int = 0
+    rtt_ns: int = -1
+    prefix: int = 0

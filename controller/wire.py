@@ -13,15 +13,16 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from controller.errors import SpecMismatch, WireError
-from controller.spec import ArraySpec, Spec
+from controller.errors import WireError
 from controller.types import Array, Observation
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAX_HEADER_BYTES = 64 * 1024
 MAX_SPEC_BYTES = 60 * 1024
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 MAX_ARRAYS = 64
+MAX_FRAMES = 2 + MAX_ARRAYS
+"""Header, arrays, and the prefix of a request."""
 MAX_HORIZON = 1024
 MAX_TEXT = 4000
 
@@ -32,7 +33,7 @@ Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Horizon = Annotated[int, msgspec.Meta(ge=1, le=MAX_HORIZON)]
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-Role = Literal["policy", "plant", "control"]
+Role = Literal["policy", "plant", "teleop", "control"]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -48,6 +49,7 @@ class Hello(Message, frozen=True, tag="hello"):
         client: name for the server's log.
         spec_digest: digest of the client's spec; empty when it does not know one yet.
         sent_ns: client's clock.
+        policy: name of the policy that is wanted, of those the server has; empty for its first.
     """
 
     protocol: Count
@@ -55,6 +57,7 @@ class Hello(Message, frozen=True, tag="hello"):
     client: Name
     spec_digest: Name
     sent_ns: Nanoseconds
+    policy: Name = ""
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
@@ -62,7 +65,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
 
     Attributes:
         protocol: version of this protocol.
-        spec: the server's spec, see :func:`encode_spec`.
+        spec: the server's spec, see :mod:`controller.spec_coding`.
         version: version of the policy; empty for a plant.
         sent_ns: echo of the hello.
         server_ns: server's clock when it answered.
@@ -82,8 +85,25 @@ class Refusal(Message, frozen=True, tag="refusal"):
     detail: Text
 
 
+class Ping(Message, frozen=True, tag="ping"):
+    """A look at the server's clock: ``sent_ns`` is the client's."""
+
+    sent_ns: Nanoseconds
+
+
+class Pong(Message, frozen=True, tag="pong"):
+    """The answer to a ping: its ``sent_ns``, and the server's clock on arrival and on leaving."""
+
+    sent_ns: Nanoseconds
+    arrived_ns: Nanoseconds
+    server_ns: Nanoseconds
+
+
 class Ask(Message, frozen=True, tag="ask"):
     """One request to a policy; one frame per observation array follows.
+
+    With ``prefix`` above 0 a last frame (prefix, *action shape) follows: rows that the answer
+    begins with.
 
     Attributes:
         tick: control tick that asks.
@@ -92,6 +112,7 @@ class Ask(Message, frozen=True, tag="ask"):
         step: step of the observation within its episode.
         age_ns: age of the observation when the request was made.
         budget_ns: time from the request after which an answer is of no use.
+        prefix: rows of the last frame; 0 for no such frame.
     """
 
     tick: Count
@@ -100,6 +121,7 @@ class Ask(Message, frozen=True, tag="ask"):
     step: Count
     age_ns: Nanoseconds
     budget_ns: Count
+    prefix: Annotated[int, msgspec.Meta(ge=0, le=MAX_HORIZON)] = 0
 
 
 class Answer(Message, frozen=True, tag="answer"):
@@ -112,6 +134,9 @@ class Answer(Message, frozen=True, tag="answer"):
         queue_ns: time the request waited at the server.
         infer_ns: time the policy computed.
         horizon: number of actions; action i is meant for tick + i.
+        candidates: actions drawn, of which one was taken.
+        batch: requests answered in one computation.
+        prefix: rows of the request's prefix, with which the actions begin.
     """
 
     tick: Count
@@ -120,6 +145,9 @@ class Answer(Message, frozen=True, tag="answer"):
     queue_ns: Count
     infer_ns: Count
     horizon: Horizon
+    candidates: Count = 1
+    batch: Count = 1
+    prefix: Count = 0
 
 
 class Reject(Message, frozen=True, tag="reject"):
@@ -215,6 +243,34 @@ class Reset(Message, frozen=True, tag="reset"):
     episode: Count
 
 
+class Steer(Message, frozen=True, tag="steer"):
+    """A person's action for the loop; one frame with it follows.
+
+    Attributes:
+        engagement: number of the taking over, raised by 1 at each; 0 leaves the policy alone.
+    """
+
+    engagement: Count
+
+
+class Steered(Message, frozen=True, tag="steered"):
+    """The loop's answer to a person: what it did last; one frame with the command follows.
+
+    Attributes:
+        tick: number of the tick; -1 before the first.
+        mode: value of ``controller.types.Mode``.
+        rung: value of ``controller.types.Rung``.
+        engagement: that of the receiver while it drives, else 0.
+        driver: who drives; empty while nobody does.
+    """
+
+    tick: TickOrNone
+    mode: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    rung: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    engagement: Count
+    driver: Name
+
+
 class Bye(Message, frozen=True, tag="bye"):
     """The sender leaves."""
 
@@ -238,6 +294,8 @@ AnyMessage = (
     Hello
     | Welcome
     | Refusal
+    | Ping
+    | Pong
     | Ask
     | Answer
     | Reject
@@ -245,20 +303,23 @@ AnyMessage = (
     | Failure
     | Command
     | Reset
+    | Steer
+    | Steered
     | Bye
     | Control
     | Report
 )
 
 _ARRAYS: dict[type[Message], tuple[int, int]] = {
-    Ask: (1, MAX_ARRAYS),
+    Ask: (1, MAX_ARRAYS + 1),
     State: (1, MAX_ARRAYS),
     Answer: (1, 1),
     Command: (1, 1),
+    Steer: (1, 1),
+    Steered: (1, 1),
 }
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(AnyMessage)
-_SPEC_DECODER = msgspec.msgpack.Decoder(Spec)
 
 
 def encode(message: Message, arrays: Sequence[Array] = ()) -> list[bytes | memoryview]:
@@ -285,8 +346,8 @@ def decode(frames: Sequence[bytes]) -> tuple[AnyMessage, Sequence[bytes]]:
     Raises:
         WireError: the frames are not a message of this protocol.
     """
-    if not 1 <= len(frames) <= 1 + MAX_ARRAYS:
-        raise WireError(f"message of {len(frames)} frames, expected 1 to {1 + MAX_ARRAYS}")
+    if not 1 <= len(frames) <= MAX_FRAMES:
+        raise WireError(f"message of {len(frames)} frames, expected 1 to {MAX_FRAMES}")
     header = frames[0]
     if len(header) > MAX_HEADER_BYTES:
         raise WireError(f"header of {len(header)} bytes, at most {MAX_HEADER_BYTES} are allowed")
@@ -302,70 +363,6 @@ def decode(frames: Sequence[bytes]) -> tuple[AnyMessage, Sequence[bytes]]:
     return message, frames[1:]
 
 
-def unpack(frames: Sequence[bytes], specs: Sequence[ArraySpec]) -> tuple[Array, ...]:
-    """Return read-only arrays over ``frames``, one per spec, without copying.
-
-    Raises:
-        WireError: the number of frames or the length of one is not the spec's.
-    """
-    if len(frames) != len(specs):
-        raise WireError(f"{len(frames)} array frames, expected {len(specs)}")
-    return tuple(_view(frame, spec, spec.shape) for frame, spec in zip(frames, specs, strict=True))
-
-
-def unpack_chunk(frame: bytes, spec: ArraySpec, horizon: int) -> Array:
-    """Return the read-only actions (horizon, *shape) in ``frame``, without copying.
-
-    Raises:
-        WireError: the frame has not the length of ``horizon`` actions.
-    """
-    return _view(frame, spec, (horizon, *spec.shape))
-
-
-def require_arrays(arrays: Sequence[Array], specs: Sequence[ArraySpec]) -> None:
-    """Raise :class:`SpecMismatch` unless ``arrays`` are what ``specs`` say."""
-    if len(arrays) != len(specs):
-        raise SpecMismatch(f"{len(arrays)} arrays, expected {len(specs)}")
-    for array, spec in zip(arrays, specs, strict=True):
-        if array.shape != spec.shape or array.dtype != spec.dtype:
-            raise SpecMismatch(
-                f"{spec.name} is {list(array.shape)} {array.dtype}, "
-                f"expected {list(spec.shape)} {spec.dtype}"
-            )
-
-
-def encode_spec(spec: Spec) -> bytes:
-    """Return ``spec`` for a welcome.
-
-    Raises:
-        WireError: the other side would refuse it, see :func:`decode_spec`.
-    """
-    data = msgspec.msgpack.encode(spec)
-    if len(data) > MAX_SPEC_BYTES:
-        raise WireError(f"spec of {len(data)} bytes, at most {MAX_SPEC_BYTES} fit a welcome")
-    decode_spec(data)
-    return data
-
-
-def decode_spec(data: bytes) -> Spec:
-    """Return the spec of a welcome.
-
-    Raises:
-        WireError: not a spec, or one whose arrays do not fit into frames.
-    """
-    try:
-        spec = _SPEC_DECODER.decode(data)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise WireError(f"not a spec: {error}") from None
-    if not 1 <= len(spec.observation) <= MAX_ARRAYS:
-        raise WireError(f"spec of {len(spec.observation)} arrays, expected 1 to {MAX_ARRAYS}")
-    if not 0 < spec.rate_hz <= 1e6:
-        raise WireError(f"spec with rate {spec.rate_hz} Hz, expected above 0, at most 1e6")
-    for array in (*spec.observation, spec.action):
-        _check_array_spec(array)
-    return spec
-
-
 def one_line(text: str) -> str:
     """Return ``text`` fit for a detail field: one line, encodable, within the limit."""
     flat = " ".join(text.split()).encode("utf-8", "replace").decode()
@@ -376,21 +373,3 @@ def _raw(array: Array) -> bytes | memoryview:
     if not array.size:
         return b""
     return np.ascontiguousarray(array).data.cast("B")
-
-
-def _view(frame: bytes, spec: ArraySpec, shape: tuple[int, ...]) -> Array:
-    expected = spec.nbytes * (shape[0] if len(shape) > len(spec.shape) else 1)
-    if len(frame) != expected:
-        raise WireError(f"{spec.name} has {len(frame)} bytes, expected {expected} for {shape}")
-    array: Array = np.frombuffer(frame, dtype=spec.dtype).reshape(shape)
-    array.flags.writeable = False
-    return array
-
-
-def _check_array_spec(array: ArraySpec) -> None:
-    if len(array.shape) > 16 or not all(1 <= length <= MAX_FRAME_BYTES for length in array.shape):
-        raise WireError(f"{array.name} has a shape that is out of range")
-    if array.nbytes > MAX_FRAME_BYTES:
-        raise WireError(
-            f"{array.name} has {array.nbytes} bytes, at most {MAX_FRAME_BYTES} fit a frame"
-        )

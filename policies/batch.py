@@ -26,10 +26,13 @@ class BatchPolicy:
         version: of the policy.
         codec: normalisation and limits.
         sampler: draws actions.
+        horizon: H, rows of an answer.
     """
 
-    def __init__(self, spec: Spec, version: str, codec: Codec, sampler: Sampler) -> None:
-        self.spec, self.version, self.codec = spec, version, codec
+    def __init__(
+        self, spec: Spec, version: str, codec: Codec, sampler: Sampler, horizon: int = 1
+    ) -> None:
+        self.spec, self.version, self.codec, self.horizon = spec, version, codec, horizon
         self._sampler = sampler
 
     @property
@@ -38,18 +41,19 @@ class BatchPolicy:
         return self._sampler.steps
 
     def act(self, observations: NDArray[np.floating[Any]], noise: np.random.Generator) -> Array:
-        """Return (N, *action shape) in plant units for observations (N, D).
+        """Return chunks (N, H, *action shape) in plant units for observations (N, D).
 
         Args:
             observations: flat, in plant units.
             noise: source of all random numbers.
         """
         sampler, rows = self._sampler, len(observations)
-        shape = (sampler.steps, rows * sampler.candidates, self.codec.action_size)
+        width = self.horizon * self.codec.action_size
+        shape = (sampler.steps, rows * sampler.candidates, width)
         drawn = noise.standard_normal(shape, dtype=np.float32)
         uniform = noise.random(rows) if sampler.uniform else None
         encoded = sampler(self.codec.encode_observation(observations), drawn, uniform)
-        return self.codec.decode_action(encoded)
+        return self.codec.decode_chunk(encoded)
 
 
 def load_batch(
@@ -65,4 +69,4 @@ def load_batch(
     """
     bundle = load_bundle(path)
     sampler = make_sampler(bundle.manifest, bundle.weights, bundle.critics(), engine, device, act)
-    return BatchPolicy(bundle.spec, bundle.version, bundle.codec, sampler)
+    return BatchPolicy(bundle.spec, bundle.version, bundle.codec, sampler, bundle.manifest.horizon)

@@ -205,6 +205,7 @@ def describe_bundle(path: Path | str) -> dict[str, Any]:
         "robot": about.spec.describe(),
         "sees": ", ".join(about.observation),
         "evaluations_per_action": evaluations(about.model, about.sampler),
+        "actions_per_answer": about.horizon,
         "candidates_per_action": about.sampler.candidates,
         "weights": sum(array.size for array in bundle.weights.values()),
         "learned_from": data,

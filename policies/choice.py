@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from controller.acting import Select
 from controller.types import Array
 from policies.engine_numpy import Float32
+from policies.prefix import Known
 from policies.sampling import Draw, Values
 
 ROUNDING = 1e-5
@@ -56,7 +57,7 @@ class Sampler:
     def __init__(
         self, draw: Draw, steps: int, candidates: int, values: Values | None, select: Select
     ) -> None:
-        self._draw, self.steps, self.candidates = draw, steps, candidates
+        self.draw, self.steps, self.candidates = draw, steps, candidates
         self._values, self._select = values, select
 
     @property
@@ -65,7 +66,11 @@ class Sampler:
         return self.candidates > 1 and self._select == "softmax"
 
     def __call__(
-        self, condition: Float32, noise: Float32, uniform: NDArray[np.float64] | None = None
+        self,
+        condition: Float32,
+        noise: Float32,
+        uniform: NDArray[np.float64] | None = None,
+        known: Known | None = None,
     ) -> Float32:
         """Return (N, A) from conditions (N, d).
 
@@ -73,10 +78,11 @@ class Sampler:
             condition: (N, d).
             noise: (K, N C, A), the candidates of an observation one after the other.
             uniform: (N,) even in [0, 1), for softmax.
+            known: what is known of the N actions.
         """
         if self.candidates == 1:
-            return self._draw(condition, noise)
-        actions, q = self._offer(condition, noise)
+            return self.draw(condition, noise, known)
+        actions, q = self._offer(condition, noise, known)
         rows = np.arange(len(condition))
         return actions[rows, choose(q, self._select, self._even(rows, uniform))]
 
@@ -86,15 +92,17 @@ class Sampler:
         """Return whether another engine is sure to take the same candidates."""
         if self.candidates == 1:
             return True
-        _, q = self._offer(condition, noise)
+        _, q = self._offer(condition, noise, None)
         return bool(is_clear(q, self._select, self._even(condition, uniform)).all())
 
-    def _offer(self, condition: Float32, noise: Float32) -> tuple[Float32, Float32]:
+    def _offer(
+        self, condition: Float32, noise: Float32, known: Known | None
+    ) -> tuple[Float32, Float32]:
         """Return candidates (N, C, A) and their values (N, C)."""
         assert self._values is not None
         shape = len(condition), self.candidates
         repeated = np.repeat(condition, self.candidates, axis=0)
-        actions = self._draw(repeated, noise)
+        actions = self.draw(repeated, noise, known and known.repeated(self.candidates))
         return actions.reshape(*shape, -1), self._values(repeated, actions).reshape(shape)
 
     @staticmethod

@@ -67,7 +67,7 @@ class Codec:
             observation: (N, D) flat observations, or the arrays of one observation (N = 1).
         """
         flat = observation if isinstance(observation, np.ndarray) else flatten(observation)[None]
-        encoded: Float64 = (flat[:, self.columns] - self.mean) / self.scale  # type: ignore[operator]
+        encoded: Float64 = (flat.take(self.columns, 1) - self.mean) / self.scale  # type: ignore[operator]
         return encoded.astype(np.float32)
 
     def encode_action(self, action: Array) -> Float32:
@@ -78,8 +78,19 @@ class Codec:
 
     def decode_action(self, encoded: Float32) -> Array:
         """Return (N, *action_shape) in the plant's units and dtype, clipped to its limits."""
-        flat = np.clip(encoded * self.span + self.centre, self.low, self.high)
+        flat = encoded * self.span + self.centre
+        flat = np.minimum(np.maximum(flat, self.low), self.high)
         return flat.astype(self.action_dtype).reshape(len(encoded), *self.action_shape)
+
+    def encode_chunk(self, chunk: Array) -> Float32:
+        """Return (N, H A) float32, row by row, from chunks (N, H, ...) in plant units."""
+        rows = chunk.reshape(-1, self.action_size)
+        return self.encode_action(rows).reshape(len(chunk), -1)
+
+    def decode_chunk(self, encoded: Float32) -> Array:
+        """Return (N, H, *action_shape) from (N, H A), each row as :meth:`decode_action` does."""
+        rows = self.decode_action(encoded.reshape(-1, self.action_size))
+        return rows.reshape(len(encoded), -1, *self.action_shape)
 
     def to_arrays(self) -> dict[str, Array]:
         """Return the numeric fields by name, exactly as they are used."""

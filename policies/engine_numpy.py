@@ -95,9 +95,19 @@ class NumpyNetwork(ABC):
         self.arrays = {name: cast("Float32", array) for name, array in weights.items()}
         self.settings = settings
         self.action_size = self.arrays["head.bias"].size
+        self._folded: dict[tuple[float, float, float], Folded] = {}
 
     def fold(self, label: float, scale: float = 1.0, out: float = 1.0) -> Folded:
-        """Return the network told ``label``, its input times ``scale``, output times ``out``."""
+        """Return the network told ``label``, its input times ``scale``, output times ``out``.
+
+        Made once: chains of other lengths pass through the same levels.
+        """
+        key = (label, scale, out)
+        if key not in self._folded:
+            self._folded[key] = self._fold(label, scale, out)
+        return self._folded[key]
+
+    def _fold(self, label: float, scale: float, out: float) -> Folded:
         arrays, size = self.arrays, self.action_size
         features = self.settings.time_features
         first = arrays[f"{self.entry}.weight"]

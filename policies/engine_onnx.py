@@ -24,13 +24,16 @@ from policies.model import (
     SamplerSettings,
     evaluations,
 )
-from policies.plan import plan
+from policies.plan import plan, share_at_start
+from policies.prefix import Known
+from policies.sampling import Draws
 
 if TYPE_CHECKING:
     import onnx
 
 Shape = tuple[int | str | None, ...]
 """Sizes of an array; a name is a free size."""
+Run = Callable[[dict[str, Array]], Float32]
 
 OPSET = 18
 IR_VERSION = 9
@@ -81,6 +84,10 @@ class Graph:
             "Max", self.add("Min", x, self.constant(high)), self.constant(low), name=name
         )
 
+    def kept(self, x: str, name: str | None = None) -> str:
+        """Add the input ``values`` in place of x where the input ``mask`` says so."""
+        return self.add("Where", "mask", "values", x, name=name)
+
     def scaled(self, x: str, factor: float) -> str:
         """Add factor times x."""
         return self.add("Mul", x, self.constant(factor))
@@ -90,9 +97,12 @@ class Graph:
         import onnx
         from onnx import TensorProto, helper
 
+        def info(name: str, shape: Shape) -> Any:  # noqa: ANN401
+            kind = TensorProto.BOOL if name == "mask" else TensorProto.FLOAT
+            return helper.make_tensor_value_info(name, kind, shape)
+
         def infos(values: dict[str, Shape]) -> list[Any]:
-            make = helper.make_tensor_value_info
-            return [make(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
+            return [info(name, shape) for name, shape in values.items()]
 
         graph = helper.make_graph(
             self.nodes, "policy", infos(inputs), infos(outputs), self.constants
@@ -104,11 +114,17 @@ class Graph:
 
 
 def add_sampler(
-    graph: Graph, model: Model, weights: Arrays, sampler: SamplerSettings, condition: str
+    graph: Graph,
+    model: Model,
+    weights: Arrays,
+    sampler: SamplerSettings,
+    condition: str,
+    known: bool = False,
 ) -> str:
     """Add the whole sampler; return the name of the encoded actions (N, A), not yet clipped.
 
-    The graph's input ``noise`` is (K, N, A).
+    The graph's input ``noise`` is (K, N, A). Where some elements are ``known``, its inputs
+    ``values`` and ``mask`` (N, A) say which.
     """
     drawn = [] if _is_certain(model, sampler) else range(evaluations(model, sampler))
     noises = [
@@ -116,7 +132,7 @@ def add_sampler(
     ]
     match model:
         case ConsistencyModel() | DiffusionModel():
-            return _chain(graph, model, weights, sampler, condition, noises)
+            return _chain(graph, model, weights, sampler, condition, noises, known)
     return _gaussian(graph, model, weights, sampler.temperature, condition, noises)
 
 
@@ -127,33 +143,65 @@ def _is_certain(model: Model, sampler: SamplerSettings) -> bool:
     )
 
 
-def onnx_draw(
-    model: Model, weights: Arrays, sampler: SamplerSettings
-) -> Callable[[Float32, Float32], Float32]:
-    """Return the draw of a policy in ONNX Runtime, one thread."""
-    import onnxruntime
+def onnx_draws(model: Model, weights: Arrays) -> Draws:
+    """Return what makes the draws of a policy in ONNX Runtime, one thread."""
+    return lambda sampler: OnnxDraw(model, weights, sampler)
 
-    graph, size = Graph(), _action_size(weights)
-    actions = add_sampler(graph, model, weights, sampler, "condition")
-    graph.clip(actions, name="action")
-    made = graph.model(
-        {"condition": ("N", None), "noise": (evaluations(model, sampler), "N", size)},
-        {"action": ("N", size)},
-    )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        made.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
-    takes_noise = "noise" in {each.name for each in session.get_inputs()}
+class OnnxDraw:
+    """A draw in ONNX Runtime; the graph for known elements is made when first needed.
 
-    def draw(condition: Float32, noise: Float32) -> Float32:
-        given = {"condition": condition} | ({"noise": noise} if takes_noise else {})
-        return cast("Float32", session.run(["action"], given)[0])
+    Args:
+        model: what the policy is made of.
+        weights: its arrays.
+        sampler: how it draws.
+    """
 
-    return draw
+    def __init__(self, model: Model, weights: Arrays, sampler: SamplerSettings) -> None:
+        self._parts = model, weights, sampler
+        self._run = self._session(known=False)
+        self._run_known: Run | None = None
+
+    def __call__(
+        self, condition: Float32, noise: Float32, known: Known | None = None, /
+    ) -> Float32:
+        """Return (B, A)."""
+        if known is None:
+            return self._run({"condition": condition, "noise": noise})
+        if self._run_known is None:
+            self._run_known = self._session(known=True)
+        given = {"condition": condition, "noise": noise}
+        return self._run_known(given | {"values": known.values, "mask": known.mask})
+
+    def _session(self, known: bool) -> Run:
+        import onnxruntime
+
+        model, weights, sampler = self._parts
+        graph, size = Graph(), _action_size(weights)
+        actions = add_sampler(graph, model, weights, sampler, "condition", known)
+        if known:
+            graph.kept(graph.clip(actions), name="action")
+        else:
+            graph.clip(actions, name="action")
+        shapes: dict[str, Shape] = {
+            "condition": ("N", None),
+            "noise": (evaluations(model, sampler), "N", size),
+        }
+        shapes |= {"values": ("N", size), "mask": ("N", size)} if known else {}
+        made = graph.model(shapes, {"action": ("N", size)})
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            made.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        taken = {each.name for each in session.get_inputs()}
+
+        def run(given: dict[str, Array]) -> Float32:
+            given = {name: array for name, array in given.items() if name in taken}
+            return cast("Float32", session.run(["action"], given)[0])
+
+        return run
 
 
 def _action_size(weights: Arrays) -> int:
@@ -167,8 +215,10 @@ def _chain(
     sampler: SamplerSettings,
     condition: str,
     noises: list[str],
+    known: bool,
 ) -> str:
-    net, x = network(weights, model.network), ""
+    net = network(weights, model.network)
+    x = graph.scaled("values", share_at_start(model, sampler)) if known else ""
     for step, noise in zip(plan(model, sampler), noises, strict=True):
         spread = graph.scaled(noise, step.spread)
         x = graph.add("Add", x, spread) if x else spread
@@ -177,6 +227,7 @@ def _chain(
         clean = graph.add("Add", graph.scaled(x, step.skip), inner)
         if step.limited:
             clean = graph.clip(clean)
+        clean = graph.kept(clean) if known else clean
         if step.keep_x:
             kept = graph.scaled(clean, step.keep_clean), graph.scaled(x, step.keep_x)
             clean = graph.add("Add", *kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,35 +26,49 @@ from policies.model import (
     NetworkSettings,
     SamplerSettings,
 )
-from policies.plan import chain_of
+from policies.plan import chain_of, share_at_start
+from policies.prefix import Known
+from policies.sampling import Draw, Draws
 
 log = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]
-TensorDraw = Callable[[Tensor, Tensor], Tensor]
-Captured = tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]
+TensorDraw = Callable[..., Tensor]
+"""Gives actions of conditions and noise, and of values and mask where some are known."""
+
+
+class Captured(NamedTuple):
+    """A draw as a CUDA graph, with where it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    given: tuple[Tensor, ...]
+    actions: Tensor
+
 
 ACTIVATIONS = {"mish": functional.mish, "relu": functional.relu}
 
 
-def torch_draw(
-    model: Model, weights: Arrays, sampler: SamplerSettings, device: Device
-) -> Callable[[Float32, Float32], Float32]:
-    """Return the draw of a policy in torch; on CUDA as a captured graph.
+def torch_draws(model: Model, weights: Arrays, device: Device) -> Draws:
+    """Return what makes the draws of a policy in torch; on CUDA as captured graphs.
 
     Raises:
         BundleError: ``device`` is not there.
     """
     arrays = on_device(weights, device)
-    draw = _tensor_draw(model, arrays, sampler)
-    on = CapturedDraw(draw) if device == "cuda" else draw
 
-    @torch.inference_mode()
-    def act(condition: Float32, noise: Float32) -> Float32:
-        actions: Float32 = on(torch.from_numpy(condition), torch.from_numpy(noise)).cpu().numpy()
-        return actions
+    def draw_of(sampler: SamplerSettings) -> Draw:
+        draw = _tensor_draw(model, arrays, sampler)
+        on = CapturedDraw(draw) if device == "cuda" else draw
 
-    return act
+        @torch.inference_mode()
+        def act(condition: Float32, noise: Float32, known: Known | None = None, /) -> Float32:
+            given = map(torch.from_numpy, (condition, noise, *(known or ())))
+            actions: Float32 = on(*given).cpu().numpy()
+            return actions
+
+        return act
+
+    return draw_of
 
 
 def torch_values(
@@ -92,8 +107,18 @@ def on_device(weights: Arrays, device: Device) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array.copy()).to(device) for name, array in weights.items()}
 
 
+def padded(rows: int) -> int:
+    """Return the next number of rows that graphs are made for: 4 to the octave.
+
+    Batches of any size up to 4096 rows are then served by 44 graphs, with at most a quarter
+    more rows than there are.
+    """
+    step = 1 << max(0, rows.bit_length() - 3)
+    return -(-rows // step) * step
+
+
 class CapturedDraw:
-    """A draw as CUDA graphs, one for each number of rows: the host launches one thing.
+    """A draw as CUDA graphs, one for each padded number of rows: the host launches one thing.
 
     What cannot be captured is drawn eagerly, and logged once.
 
@@ -103,38 +128,50 @@ class CapturedDraw:
 
     def __init__(self, draw: TensorDraw) -> None:
         self._draw = draw
-        self._captured: dict[int, Captured | None] = {}
+        self._captured: dict[tuple[int, int], Captured | None] = {}
 
-    def __call__(self, condition: Tensor, noise: Tensor) -> Tensor:
+    def __call__(self, condition: Tensor, noise: Tensor, *known: Tensor) -> Tensor:
         """Return the actions, which the next call overwrites, of arrays on the host."""
-        rows = len(condition)
-        if rows not in self._captured:
-            self._captured[rows] = self._capture(condition.cuda(), noise.cuda())
-        known = self._captured[rows]
-        if known is None:
-            return self._draw(condition.cuda(), noise.cuda())
-        graph, s, z, actions = known
-        s.copy_(condition)
-        z.copy_(noise)
-        graph.replay()
-        return actions
+        rows, given = len(condition), (condition, noise, *known)
+        key = padded(rows), len(given)
+        if key not in self._captured:
+            self._captured[key] = self._capture(_room(given, key[0]))
+        captured = self._captured[key]
+        if captured is None:
+            return self._draw(*(part.cuda() for part in given))
+        for place, part in zip(captured.given, given, strict=True):
+            _of_rows(place, rows).copy_(part)
+        captured.graph.replay()
+        return captured.actions[:rows]
 
-    def _capture(self, s: Tensor, z: Tensor) -> Captured | None:
+    def _capture(self, given: tuple[Tensor, ...]) -> Captured | None:
         """Return the graph with its inputs and outputs, None where there can be none."""
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(3):
-                self._draw(s, z)
+                self._draw(*given)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                actions = self._draw(s, z)
+                actions = self._draw(*given)
         except RuntimeError as error:
-            log.warning("no CUDA graph for %d rows, drawing eagerly: %s", len(s), error)
+            log.warning("no CUDA graph for %d rows, drawing eagerly: %s", len(given[0]), error)
             return None
-        return graph, s, z, actions
+        return Captured(graph, given, actions)
+
+
+def _room(given: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
+    """Return zeros on the GPU like ``given``, for ``rows`` rows."""
+    shapes = [(*part.shape[:-2], rows, part.shape[-1]) for part in given]
+    pairs = zip(given, shapes, strict=True)
+    return tuple(torch.zeros(shape, dtype=part.dtype, device="cuda") for part, shape in pairs)
+
+
+def _of_rows(array: Tensor, rows: int) -> Tensor:
+    """Return the first rows of (B, ...), or of noise (K, B, ...)."""
+    return array[..., :rows, :]
 
 
 def _tensor_draw(model: Model, arrays: Tensors, sampler: SamplerSettings) -> TensorDraw:
@@ -150,36 +187,52 @@ def _consistency(model: ConsistencyModel, arrays: Tensors, sampler: SamplerSetti
     precondition, levels = Precondition.of(model.noise), model.levels(sampler)
     network = _network(model.network, arrays)
 
-    def draw(condition: Tensor, noise: Tensor) -> Tensor:
+    def draw(condition: Tensor, noise: Tensor, *known: Tensor) -> Tensor:
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            return precondition.denoise(network, x, sigma, condition)
+            return _kept(precondition.denoise(network, x, sigma, condition), known)
 
-        noises = [sampler.temperature * noise[0], *noise[1:]]
-        x: Tensor = multi_step(denoise, noises, levels, model.noise.sigma_min)
-        return x.clamp(-1.0, 1.0)
+        first = _begun(sampler.temperature * noise[0], 1.0 / levels[0], known)
+        x: Tensor = multi_step(denoise, [first, *noise[1:]], levels, model.noise.sigma_min)
+        return _kept(x.clamp(-1.0, 1.0), known)
 
     return draw
 
 
 def _diffusion(model: DiffusionModel, arrays: Tensors, sampler: SamplerSettings) -> TensorDraw:
     chain, told = chain_of(model, sampler)
-    network = _network(model.network, arrays)
+    network, share = _network(model.network, arrays), share_at_start(model, sampler)
 
-    def draw(condition: Tensor, noise: Tensor) -> Tensor:
+    def draw(condition: Tensor, noise: Tensor, *known: Tensor) -> Tensor:
         def predict(x: Tensor, step: int) -> Tensor:
             return network(x, x.new_full((1, 1), float(told[step - 1])), condition)
 
-        noises = [sampler.temperature * noise[0], *noise[1:]]
-        x: Tensor = ancestral(predict, noises, chain, lambda x: x.clamp(-1.0, 1.0))
-        return x
+        def limited(x: Tensor) -> Tensor:
+            return _kept(x.clamp(-1.0, 1.0), known)
+
+        first = _begun(sampler.temperature * noise[0], share, known)
+        x: Tensor = ancestral(predict, [first, *noise[1:]], chain, limited)
+        return _kept(x, known)
 
     return draw
+
+
+def _begun(noise: Tensor, share: float, known: tuple[Tensor, ...]) -> Tensor:
+    """Return the noise that sampling starts from, with this share of what is known in it."""
+    return noise + share * known[0] if known else noise
+
+
+def _kept(x: Tensor, known: tuple[Tensor, ...]) -> Tensor:
+    """Return x with what is known in its place."""
+    return torch.where(known[1], known[0], x) if known else x
 
 
 def _gaussian(
     model: GaussianModel | DeterministicModel, arrays: Tensors, temperature: float
 ) -> TensorDraw:
-    def draw(condition: Tensor, noise: Tensor) -> Tensor:
+    def draw(condition: Tensor, noise: Tensor, *known: Tensor) -> Tensor:
+        return _kept(of(condition, noise), known)
+
+    def of(condition: Tensor, noise: Tensor) -> Tensor:
         h = condition
         for index in range(len(model.hidden)):
             h = _linear(arrays, f"fc{index}", h).relu()

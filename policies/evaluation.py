@@ -11,6 +11,7 @@ import numpy as np
 
 from controller.acting import ActSettings
 from controller.clock import MonotonicClock
+from controller.errors import ConfigError
 from controller.interfaces import Clock, VectorPlant
 from controller.ranges import Device, Engine
 from controller.scores import Evaluation, Figures, figures
@@ -20,7 +21,7 @@ from policies.batch import load_batch
 from policies.bundle import Bundle, load_bundle
 from policies.engine import load_policy
 from policies.model import evaluations
-from policies.rollouts import roll_out
+from policies.rollouts import Executor, roll_out
 
 LATENCY_CALLS = 200
 NOISE = 1
@@ -41,6 +42,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         act: how they are chosen, where that is not left to the bundle.
         through: vector or loop.
         copies: episodes that run at the same time.
+        execute: rows of an answer to execute before the next is asked for; None for half of
+            them.
     """
 
     task: str
@@ -53,6 +56,30 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     act: ActSettings = ActSettings()
     through: Through = "vector"
     copies: int = 1
+    execute: int | None = None
+
+
+def executed(execute: int | None, horizon: int) -> int:
+    """Return how many rows of an answer are executed: half by default, at least one.
+
+    Half, 8 of 16, is also what Chi et al. 2023 and Prasad et al. 2024 execute: more goes
+    longer without a look, fewer drop most of what was drawn together.
+
+    Args:
+        execute: what was asked for.
+        horizon: H, rows of an answer.
+
+    Raises:
+        ConfigError: more than ``horizon``.
+    """
+    if execute is None:
+        return max(1, horizon // 2)
+    if execute > horizon:
+        raise ConfigError(
+            f"execute={execute}: an answer of this policy has {horizon} "
+            f"row{'s' if horizon > 1 else ''}; expected 1{f' to {horizon}' if horizon > 1 else ''}"
+        )
+    return execute
 
 
 def play(
@@ -69,13 +96,14 @@ def play(
     Raises:
         SpecMismatch: the policy is of another robot.
         BundleError: the bundle is damaged, or cannot act as asked.
+        ConfigError: it has fewer rows than are to be executed.
     """
     policy = load_batch(bundle, trial.engine, trial.device, trial.act)
     policy.spec.require(plants.spec, f"the policy {bundle}", f"the task {trial.task}")
     noise = np.random.default_rng((trial.seed, NOISE))
-    done = roll_out(
-        plants, lambda seen: policy.act(seen, noise), trial.episodes, trial.seed, on_episode
-    )
+    rows = executed(trial.execute, policy.horizon)
+    act = Executor(lambda seen: policy.act(seen, noise), plants.num, rows)
+    done = roll_out(plants, act, trial.episodes, trial.seed, on_episode, act.begin)
     success = done.success if trial.has_success else None
     return figures(done.returns, done.lengths, success, trial.reference)
 
@@ -96,7 +124,7 @@ def returns_of(
 
 
 def action_us(bundle: Bundle, trial: Trial, clock: Clock) -> float:
-    """Return the median time in microseconds of one action for one observation.
+    """Return the median time in microseconds of one answer to one observation.
 
     Back to back, with every cache warm: in a paced loop it takes longer.
     """
@@ -148,6 +176,8 @@ def record(
         seed=trial.seed,
         through=trial.through,
         copies=trial.copies,
+        horizon=about.horizon,
+        execute=executed(trial.execute, about.horizon) if trial.through == "vector" else None,
         engine=trial.engine,
         device=trial.device,
         steps=evaluations(about.model, sampler),

@@ -36,8 +36,9 @@ def export(config: ExportPolicyConfig) -> dict[str, Any]:
     """Write the file; return what it is.
 
     Its inputs are ``observation`` (N, D), the arrays of an observation end to end in the robot's
-    units, and ``noise`` (K, N, A), standard normal; its output is ``action`` (N, A) within the
-    robot's limits. Everything is float32. A policy that draws nothing has no ``noise``.
+    units, and ``noise`` (K, N, H A), standard normal; its output is ``action`` (N, A) within the
+    robot's limits, or (N, H, A) of a policy that answers with H > 1 rows. Everything is float32.
+    A policy that draws nothing has no ``noise``.
 
     Raises:
         BundleError: the bundle is damaged, cannot act as asked, or chooses among candidates.
@@ -57,12 +58,13 @@ def export(config: ExportPolicyConfig) -> dict[str, Any]:
     graph = Graph()
     encoded = add_sampler(graph, about.model, bundle.weights, sampler, _encoder(graph, bundle))
     _add_decoder(graph, bundle, encoded)
-    size = bundle.codec.action_size
+    size, horizon = bundle.codec.action_size, about.horizon
     width = sum(array.size for array in about.spec.observation)
     given: dict[str, Shape] = {"observation": ("N", width)}
     if any("noise" in node.input for node in graph.nodes):
-        given["noise"] = (steps, "N", size)
-    made = graph.model(given, {"action": ("N", size)})
+        given["noise"] = (steps, "N", horizon * size)
+    rows = (horizon,) if horizon > 1 else ()
+    made = graph.model(given, {"action": ("N", *rows, size)})
     for name, value in _facts(about).items():
         entry = made.metadata_props.add()
         entry.key, entry.value = name, value
@@ -85,8 +87,12 @@ def _encoder(graph: Graph, bundle: Bundle) -> str:
 
 def _add_decoder(graph: Graph, bundle: Bundle, encoded: str) -> None:
     """Add the way back to the robot's units, within its limits."""
-    codec = bundle.codec
-    scaled = graph.add("Mul", graph.clip(encoded), graph.constant(codec.span))
+    codec, horizon = bundle.codec, bundle.manifest.horizon
+    clipped = graph.clip(encoded)
+    if horizon > 1:
+        shape = graph.constant((-1, horizon, codec.action_size), np.int64)
+        clipped = graph.add("Reshape", clipped, shape)
+    scaled = graph.add("Mul", clipped, graph.constant(codec.span))
     action = graph.add("Add", scaled, graph.constant(codec.centre))
     graph.clip(action, codec.low, codec.high, name="action")
 

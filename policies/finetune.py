@@ -21,8 +21,8 @@ from policies.algos.consistency_bc import ConsistencyBC
 from policies.algos.learner import Batch, Sizes
 from policies.algos.q_guided import QGuided
 from policies.algos.value import Valuation
-from policies.engine import golden
 from policies.errors import BundleError, TrainingDiverged
+from policies.golden import golden
 from policies.learning import (
     NEWEST,
     Averaging,
@@ -81,7 +81,7 @@ def finetune(
         policy, ``loss`` (L_c) and ``policy_loss`` (L_q).
 
     Raises:
-        BundleError: the parent is damaged, or no consistency policy.
+        BundleError: the parent is damaged, no consistency policy, or one of chunks.
         DataError: data of another robot, or nothing to imitate.
         TrainingDiverged: a loss is no longer finite.
     """
@@ -111,6 +111,11 @@ def _improvable(path: Path | str) -> bundle.Bundle:
         raise BundleError(
             f"{source.path}: learned by {source.manifest.algorithm}; expected a consistency "
             "policy, learned by consistency_bc or consistency_ac"
+        )
+    if source.manifest.horizon > 1:
+        raise BundleError(
+            f"{source.path}: answers with {source.manifest.horizon} actions; expected a policy of "
+            "one, as the critics value single actions"
         )
     return source
 

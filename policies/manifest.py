@@ -12,6 +12,7 @@ import msgspec
 
 from controller.spec import Spec
 from controller.types import Array
+from controller.wire import Horizon
 from policies.codec import Codec
 from policies.model import CriticSettings, Model, SamplerSettings
 
@@ -40,8 +41,10 @@ class DataEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: str
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything about a policy but its arrays. Every field is required.
+class Manifest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """Everything about a policy but its arrays. Every field is required but ``horizon``.
 
     Attributes:
         format: ``onebeat.bundle/2``.
@@ -56,6 +59,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sampler: how an action is drawn.
         critic: shape of the value networks in ``critics.safetensors``; null without them.
         observation: names of the observation arrays the policy sees.
+        horizon: H, rows of action in an answer: the network gives H times the elements of one
+            action, row by row. Not written where it is 1.
         data: what it learned from.
         training: settings and outcome of the learning.
         files: name to hash and size.
@@ -74,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampler: SamplerSettings
     critic: CriticSettings | None
     observation: tuple[str, ...]
+    horizon: Horizon = 1
     data: tuple[DataEntry, ...]
     training: dict[str, Any]
     files: dict[str, FileEntry]
@@ -94,6 +100,7 @@ class Draft:
         training: settings and outcome of the learning; JSON values.
         critic: shape of the value networks that come with it.
         parent: manifest of the policy it was fine-tuned from.
+        horizon: H, rows of action in an answer.
     """
 
     algorithm: str
@@ -105,6 +112,7 @@ class Draft:
     training: dict[str, Any]
     critic: CriticSettings | None = None
     parent: Manifest | None = None
+    horizon: int = 1
 
     def manifest(self, blobs: Mapping[str, bytes]) -> Manifest:
         """Return the sealed manifest of this policy with these files."""
@@ -126,6 +134,7 @@ class Draft:
             sampler=self.sampler,
             critic=self.critic,
             observation=self.codec.arrays,
+            horizon=self.horizon,
             data=self.data,
             training=self.training,
             files=files,

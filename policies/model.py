@@ -131,7 +131,7 @@ class SamplerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def changed(self, act: ActSettings) -> SamplerSettings:
         """Return these settings with what ``act`` says in their place."""
-        every = msgspec.structs.asdict(act).items()
+        every = ((name, getattr(act, name, None)) for name in self.__struct_fields__)
         given = {name: value for name, value in every if value is not None}
         if "steps" in given:
             given["levels"] = None

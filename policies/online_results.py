@@ -18,7 +18,7 @@ from policies.behaviour_file import write_behaviour
 from policies.codec import Codec
 from policies.data.d4rl import write_d4rl
 from policies.data.dataset import Attribute
-from policies.engine import golden
+from policies.golden import golden
 from policies.model import GaussianModel, SamplerSettings
 from policies.online_state import Progress, comparable
 from policies.replay import Replay

@@ -1,4 +1,9 @@
-"""Samplers unrolled: one step per network evaluation, its constants worked out beforehand."""
+"""Samplers unrolled: one step per network evaluation, its constants worked out beforehand.
+
+Rows of an answer that are known beforehand (``policies.prefix``) are written into x before the
+first step, times :func:`share_at_start`, and into ``clean`` at each. That gives them the noise of
+the level at each evaluation: of a chain, the one its own posterior has given the known rows.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +37,14 @@ def plan(model: ConsistencyModel | DiffusionModel, sampler: SamplerSettings) -> 
     if isinstance(model, ConsistencyModel):
         return _consistency(model, sampler)
     return _diffusion(model, sampler)
+
+
+def share_at_start(model: ConsistencyModel | DiffusionModel, sampler: SamplerSettings) -> float:
+    """Return what is left of a clean action where sampling starts, beside its noise."""
+    if isinstance(model, ConsistencyModel):
+        return 1.0
+    chain, _ = chain_of(model, sampler)
+    return float(chain.alpha_bars[-1] ** 0.5)
 
 
 def chain_of(model: DiffusionModel, sampler: SamplerSettings) -> tuple[VarianceSchedule, list[int]]:

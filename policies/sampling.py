@@ -1,13 +1,14 @@
 """Drawing actions: what every engine does between observation and action, in numpy.
 
 A draw takes encoded observations (N, d) and noise (K, N C, A), C candidates for each observation
-one after the other, and gives encoded actions (N C, A).
+one after the other, and gives encoded actions (N C, A). Of a policy of chunks, an action here is
+all H rows of an answer end to end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -30,24 +31,39 @@ from policies.model import (
     Model,
     SamplerSettings,
 )
-from policies.plan import Step, plan
+from policies.plan import Step, plan, share_at_start
+from policies.prefix import Known
 
 ONE = np.float32(1.0)
 BLOCK = 256
 """Rows that are worked on at once."""
 
-Draw = Callable[[Float32, Float32], Float32]
-"""Gives actions (B, A) in [-1, 1] for conditions (B, d) and noise (K, B, A)."""
+
+class Draw(Protocol):
+    """Gives actions (B, A) in [-1, 1] for conditions (B, d) and noise (K, B, A)."""
+
+    def __call__(
+        self, condition: Float32, noise: Float32, known: Known | None = None, /
+    ) -> Float32:
+        """Return the actions, with what is known of them in its place."""
+        ...
+
+
+Draws = Callable[[SamplerSettings], Draw]
+"""Gives the draw for settings of the sampler, its networks being the same for all."""
 Values = Callable[[Float32, Float32], Float32]
 """Gives the least Q (B,) of conditions (B, d) and actions (B, A)."""
 
 
-def numpy_draw(model: Model, weights: Arrays, sampler: SamplerSettings) -> Draw:
-    """Return the draw of a policy in numpy."""
+def numpy_draws(model: Model, weights: Arrays) -> Draws:
+    """Return what makes the draws of a policy in numpy."""
     match model:
         case ConsistencyModel() | DiffusionModel():
-            return ChainDraw(plan(model, sampler), network(weights, model.network))
-    return GaussianDraw(model, weights, sampler.temperature)
+            net = network(weights, model.network)
+            return lambda sampler: ChainDraw(
+                plan(model, sampler), net, share_at_start(model, sampler)
+            )
+    return lambda sampler: GaussianDraw(model, weights, sampler.temperature)
 
 
 class ChainDraw:
@@ -56,30 +72,39 @@ class ChainDraw:
     Args:
         steps: of the sampler.
         net: F.
+        share: of what is known, where sampling starts.
     """
 
-    def __init__(self, steps: Sequence[Step], net: NumpyNetwork) -> None:
-        self._net = net
+    def __init__(self, steps: Sequence[Step], net: NumpyNetwork, share: float = 1.0) -> None:
+        self._net, self._share = net, np.float32(share)
         self._steps = [_Constants.of(step, net) for step in steps]
 
-    def __call__(self, condition: Float32, noise: Float32) -> Float32:
+    def __call__(
+        self, condition: Float32, noise: Float32, known: Known | None = None, /
+    ) -> Float32:
         """Return (B, A); for one row in one dimension, which is faster."""
         if len(condition) == 1:
-            return self._walk(condition[0], noise[:, 0])[None]
-        return in_blocks(lambda rows: self._walk(condition[rows], noise[:, rows]), len(condition))
+            one = known and Known(known.values[0], known.mask[0])
+            return self._walk(condition[0], noise[:, 0], one)[None]
+        return in_blocks(
+            lambda rows: self._walk(condition[rows], noise[:, rows], known and known.rows(rows)),
+            len(condition),
+        )
 
-    def _walk(self, s: Float32, noise: Float32) -> Float32:
+    def _walk(self, s: Float32, noise: Float32, known: Known | None) -> Float32:
         size = noise.shape[-1]
         both = np.empty((*s.shape[:-1], size + s.shape[-1]), np.float32)
         both[..., size:] = s
         x = both[..., :size]
-        x[...] = 0.0
+        x[...] = 0.0 if known is None else self._share * known.values
         for step, z in zip(self._steps, noise, strict=True):
             x += step.spread * z
             clean = step.skip * x
             clean += self._net(step.folded, both)
             if step.limited:
                 limit(clean)
+            if known is not None:
+                known.put(clean)
             if step.keep_x:
                 x *= step.keep_x
                 x += step.keep_clean * clean
@@ -157,11 +182,20 @@ class GaussianDraw:
         self._mean = isinstance(model, GaussianModel) and model.squash == "mean"
         self._temperature = np.float32(temperature)
 
-    def __call__(self, condition: Float32, noise: Float32) -> Float32:
-        """Return (B, A) from conditions (B, d) and noise (1, B, A)."""
+    def __call__(
+        self, condition: Float32, noise: Float32, known: Known | None = None, /
+    ) -> Float32:
+        """Return (B, A) from conditions (B, d) and noise (1, B, A).
+
+        The elements are drawn for themselves: what is known of some says nothing of others.
+        """
         if len(condition) == 1:
-            return self._one(condition[0], noise[0, 0])[None]
-        return in_blocks(lambda rows: self._one(condition[rows], noise[0, rows]), len(condition))
+            x = self._one(condition[0], noise[0, 0])[None]
+        else:
+            x = in_blocks(lambda rows: self._one(condition[rows], noise[0, rows]), len(condition))
+        if known is not None:
+            known.put(x)
+        return x
 
     def _one(self, h: Float32, noise: Float32) -> Float32:
         for layer in self._hidden:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from controller.acting import AS_BUNDLED, ActSettings
+from controller.key_settings import NO_SERVER_KEYS, ServerKeySettings
 from controller.ranges import (
     Count,
     Device,
@@ -18,6 +19,7 @@ from controller.ranges import (
     SchedFifo,
     Seed,
 )
+from controller.wire import Horizon
 from policies.learning import (
     ConsistencySettings,
     ImproveSettings,
@@ -46,6 +48,13 @@ Algorithm = Literal[
     "iql",
     "rebrac",
 ]
+IMITATORS: tuple[Algorithm, ...] = ("bc", "consistency_bc", "diffusion_bc")
+"""Algorithms that learn actions as they are: to them a chunk is one long action."""
+
+
+PolicyName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+DEFAULT_POLICY = "default"
+"""Name of the policy of clients that name none, where ``bundle`` gives it."""
 
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +66,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         out: store that receives the bundles, the newest as its current one, and the metrics;
             with several seeds ``out/seed_N`` is the store of each.
         algorithm: what to learn with; see docs/algorithms.md.
+        horizon: H, the actions that one answer holds: those of the next H control steps. More
+            than 1 is for the algorithms that imitate: bc, consistency_bc and diffusion_bc.
         preset: ``paper`` or ``released`` begin with the settings that Ding & Jin describe for
             this task, or that their published code has; ``own`` with what is written here.
         observation: names of the observation arrays the policy sees; null for all.
@@ -91,6 +102,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: str = ""
     out: str = "runs/train/bundles"
     algorithm: Algorithm = "consistency_bc"
+    horizon: Horizon = 1
     preset: Literal["own", "paper", "released"] = "own"
     observation: tuple[str, ...] | None = None
     normalise: bool = True
@@ -120,6 +132,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat")
+        if self.horizon > 1 and self.algorithm not in IMITATORS:
+            raise ValueError(
+                f"horizon {self.horizon}: {self.algorithm} values single actions; expected 1, or "
+                f"an algorithm that imitates: {', '.join(IMITATORS)}"
+            )
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -244,20 +261,48 @@ class SacConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Serve a policy.
+    """Serve policies.
 
     Attributes:
-        bundle: a bundle, or a store of bundles whose current one is meant.
-        endpoint: address to answer on: ``ipc://PATH`` or ``tcp://HOST:PORT``.
+        bundle: a bundle, or a store of bundles whose current one is meant, for clients that
+            name no policy; null, with policies, for the first of those.
+        policies: further bundles or stores by the names that clients ask for them by, as in
+            ``policies.arm=runs/arm``.
+        endpoint: address to answer on: ``ipc://PATH`` or ``tcp://HOST:PORT``; a host beyond this
+            machine needs keys.
+        keys: whose clients may connect.
+        max_rate_hz: messages per second and client; what is more is dropped.
         engine: numpy (fastest for these sizes on a CPU), torch or onnx.
         device: cpu, or cuda with engine torch.
         act: how actions are chosen, where that is not left to the bundle.
         sched_fifo: auto (take SCHED_FIFO where the machine allows it) or off.
+        drain_s: time to leave in: what waits is answered, nothing new is taken.
     """
 
-    bundle: str = "runs/demo/bundles"
+    bundle: str | None = "runs/demo/bundles"
+    policies: dict[PolicyName, str] = {}
     endpoint: str = "ipc:///tmp/onebeat-policy"
+    keys: ServerKeySettings = NO_SERVER_KEYS
+    max_rate_hz: Positive = 20_000.0
     engine: Engine = "numpy"
     device: Device = "cpu"
     act: ActSettings = AS_BUNDLED
     sched_fifo: SchedFifo = "auto"
+    drain_s: NonNegative = 2.0
+
+    def __post_init__(self) -> None:
+        if self.bundle is None and not self.policies:
+            raise ValueError("bundle is null and policies is empty: name at least one bundle")
+        if self.bundle is not None and DEFAULT_POLICY in self.policies:
+            raise ValueError(f"{DEFAULT_POLICY} is the name of bundle, choose another")
+
+    @property
+    def bundles(self) -> dict[str, str]:
+        """Every bundle by its name; the first is for clients that name none."""
+        first = {} if self.bundle is None else {DEFAULT_POLICY: self.bundle}
+        return {**first, **self.policies}
+
+    @staticmethod
+    def beneath(tree: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that what was written is laid over."""
+        return {"bundle": None} if tree.get("policies") else {}

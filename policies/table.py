@@ -21,20 +21,26 @@ TOLERANCE = 1e-3
 
 
 class Table:
-    """Rows as one array, so that a batch is one gather.
+    """Rows as one array, so that a batch is one gather; chunks of actions are a second one.
 
     Args:
         data: transitions; see :func:`require_fit`.
         codec: translates them.
         reward: what is done to the rewards.
         device: where the rows live.
+        horizon: H, actions of a chunk.
 
     Raises:
         DataError: see :func:`tuned`; or numbers beyond those of float32.
     """
 
     def __init__(
-        self, data: Transitions, codec: Codec, reward: RewardSettings, device: str = "cpu"
+        self,
+        data: Transitions,
+        codec: Codec,
+        reward: RewardSettings,
+        device: str = "cpu",
+        horizon: int = 1,
     ) -> None:
         action = codec.encode_action(data.actions)
         following = np.zeros_like(action)
@@ -52,19 +58,54 @@ class Table:
         packed = np.concatenate(columns, axis=1, dtype=np.float32)
         _require_single(packed)
         self._rows = torch.from_numpy(packed).to(device)
+        self._windows = Windows(data, action, horizon, device) if horizon > 1 else None
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def take(self, rows: Tensor) -> Batch:
-        """Return the rows (R, B) as a batch."""
+        """Return the rows (R, B) as a batch, its actions (R, B, H A)."""
         taken = self._rows[rows]
         condition, action, reward, alive, following, next_action = (
             taken[..., start:end]
             for start, end in zip([0, *self._edges[:-1]], self._edges, strict=True)
         )
         reward, alive = reward[..., 0], alive[..., 0]
+        if self._windows is not None:
+            action = self._windows.take(rows)
         return Batch(condition, action, reward, following, alive, next_action)
+
+
+class Windows:
+    """The actions of each row and of the H - 1 rows after it, beyond an episode's end its last.
+
+    Repeated (Chi et al. 2023 do so too), not masked (Zhao et al. 2023): each row of an answer is
+    drawn together with the others, so each must have learned what it is to be. Of an
+    episode of T steps (H - 1) / 2T is made up, and after a terminal state nobody executes it.
+
+    The actions are kept once, H - 1 more for each episode; a window is a run of them.
+
+    Args:
+        data: in time order.
+        action: (N, A) its encoded actions.
+        horizon: H.
+        device: where they live.
+    """
+
+    def __init__(self, data: Transitions, action: Float32, horizon: int, device: str) -> None:
+        ends = np.flatnonzero(data.last_rows == np.arange(len(data)))
+        repeats = np.ones(len(data), np.int64)
+        repeats[ends] = horizon
+        padded = np.repeat(action, repeats, axis=0)
+        self._actions = torch.from_numpy(padded).to(device)
+        self._starts = torch.from_numpy(np.cumsum(repeats) - repeats).to(device)
+        width = action.shape[1]
+        shape = (len(padded) - horizon + 1, horizon * width)
+        self._runs = self._actions.as_strided(shape, (width, 1))
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Return (..., H A), the windows that begin at ``rows``, action by action."""
+        return self._runs[self._starts[rows]]
 
 
 def tuned(data: Transitions, settings: RewardSettings) -> Array:

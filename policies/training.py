@@ -16,8 +16,8 @@ from controller.spec import Spec
 from controller.transitions import Transitions
 from policies import bundle, codec
 from policies.algos.learner import Figures, Sizes
-from policies.engine import golden
 from policies.errors import BundleError, TrainingDiverged
+from policies.golden import golden
 from policies.learners import make_learner
 from policies.settings import TrainConfig
 from policies.stepper import make_stepper
@@ -29,6 +29,8 @@ FREE = (
     "tensorboard", "evaluate_episodes", "device", "seed",
 )  # fmt: skip
 """Settings that may differ when a run is taken up again. The seeds are compared as a whole."""
+UNNAMED = {"horizon": 1}
+"""What settings mean that do not name it."""
 DIVERGED = "diverged.safetensors"
 
 
@@ -55,9 +57,10 @@ class Training:
         data = require_fit(data, spec, config.optimiser.batch, clip=config.clip_actions)
         self.config, self.data, self.spec, self.out = config, data, spec, out
         self.codec = codec.fit(data, spec, config.observation, normalise=config.normalise)
-        sizes = Sizes(self.codec.action_size, self.codec.condition_size, config.runs, config.device)
+        width = config.horizon * self.codec.action_size
+        sizes = Sizes(width, self.codec.condition_size, config.runs, config.device)
         self.learner = make_learner(config, sizes)
-        self._table = Table(data, self.codec, config.reward, config.device)
+        self._table = Table(data, self.codec, config.reward, config.device, config.horizon)
         self._stepper = make_stepper(self.learner, self._table, config.optimiser.batch)
         self.step, self._since = 0, 0
         self._digest = data.digest()
@@ -145,7 +148,7 @@ class Training:
             BundleError: it had other settings, data or another robot.
         """
         about, now = saved.about, self.about(finished=False)
-        other = difference(about["config"], now["config"])
+        other = difference(UNNAMED | about["config"], now["config"])
         if other:
             raise BundleError(f"{self.out}: cannot resume: {other}")
         for name, what in (("spec", "robot"), ("data", "data")):
@@ -184,6 +187,7 @@ class Training:
                 "result": figures[run],
             },
             critic=self.learner.critic,
+            horizon=config.horizon,
         )
         weights = self.learner.policy_arrays(run)
         with np.errstate(over="ignore", invalid="ignore"):

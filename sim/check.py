@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from controller.conformance import check_plant
 from controller.safety import Limits
 from controller.spec import Spec
+from controller.spec_coding import encode_spec
 from controller.types import Array
-from controller.wire import encode_spec
 from sim.env import Simulated, Substepped
 from sim.gym_plant import GymPlant
 from sim.registry import make_plant, task_named

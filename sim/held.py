@@ -18,12 +18,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.array_frames import unpack
 from controller.errors import ConfigError, PlantFailed, WireError
 from controller.interfaces import Clock, Plant
 from controller.safety import is_finite
 from controller.spec import ArraySpec
 from controller.types import Array, Observation
-from controller.wire import Reset, unpack
+from controller.wire import Reset
 from sim.faults import Faults
 
 SHORTEST_SUBSTEP_NS = 1_000_000

@@ -12,21 +12,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from controller.array_frames import require_arrays, unpack
 from controller.errors import ControllerError, PlantFailed, WireError
 from controller.interfaces import Clock, Plant
+from controller.keys import ServerKeys
 from controller.reception import Delivery, Reception
 from controller.types import Observation
-from controller.wire import (
-    Command,
-    Control,
-    Failure,
-    Reject,
-    Reset,
-    State,
-    one_line,
-    require_arrays,
-    unpack,
-)
+from controller.wire import Command, Control, Failure, Reject, Reset, State, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +37,25 @@ class LockstepServer:
         endpoint: address to bind.
         clock: the machine's.
         driver_timeout_s: see above.
+        keys: needed beyond loopback.
 
     Attributes:
         endpoint: the bound address.
         steps: commands carried out.
 
     Raises:
-        ConfigError: see :func:`controller.transport.check_endpoint`.
+        ConfigError: see :func:`controller.endpoints.check_endpoint`.
         EndpointInUse: another server is bound there.
     """
 
     def __init__(
-        self, plant: Plant, endpoint: str, clock: Clock, *, driver_timeout_s: float = 30.0
+        self,
+        plant: Plant,
+        endpoint: str,
+        clock: Clock,
+        *,
+        driver_timeout_s: float = 30.0,
+        keys: ServerKeys | None = None,
     ) -> None:
         self._plant, self._spec, self._clock = plant, plant.spec, clock
         self._driver_timeout_ns = round(driver_timeout_s * 1e9)
@@ -66,7 +65,7 @@ class LockstepServer:
         self._episode = -1
         self._failure = ""
         self.steps = 0
-        self._reception = Reception(endpoint, "plant", plant.spec, clock)
+        self._reception = Reception(endpoint, "plant", {"": plant.spec}, clock, keys=keys)
         self.endpoint = self._reception.endpoint
 
     def run(self, should_stop: Callable[[], bool]) -> None:

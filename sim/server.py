@@ -13,21 +13,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from controller.array_frames import require_arrays
 from controller.fault_settings import FaultsConfig
 from controller.interfaces import Clock, Plant
+from controller.keys import ServerKeys
 from controller.reception import Delivery, Reception
 from controller.types import Array, Observation
-from controller.wire import (
-    Bye,
-    Command,
-    Control,
-    Failure,
-    Reject,
-    Reset,
-    State,
-    one_line,
-    require_arrays,
-)
+from controller.wire import Bye, Command, Control, Failure, Reject, Reset, State, one_line
 from sim.faults import Faults
 from sim.held import HeldPlant
 
@@ -53,13 +45,14 @@ class RealTimeServer:
         hold_action: see :class:`HeldPlant`.
         driver_timeout_s: silence after which the driver counts as gone.
         faults: between the plant and its clients.
+        keys: needed beyond loopback.
 
     Attributes:
         endpoint: the bound address.
         skipped_periods: whole periods that passed without a step, because one took so long.
 
     Raises:
-        ConfigError: see :class:`HeldPlant` and :func:`controller.transport.check_endpoint`.
+        ConfigError: see :class:`HeldPlant` and :func:`controller.endpoints.check_endpoint`.
         PlantFailed: the plant has no first state.
         EndpointInUse: another server is bound there.
     """
@@ -73,6 +66,7 @@ class RealTimeServer:
         hold_action: Array | None = None,
         driver_timeout_s: float = 2.0,
         faults: FaultsConfig | None = None,
+        keys: ServerKeys | None = None,
     ) -> None:
         self._spec = plant.spec
         self._faults = Faults(faults, plant.spec) if faults and faults.active else None
@@ -86,7 +80,7 @@ class RealTimeServer:
         self._should_stop: Callable[[], bool] = lambda: False
         self._periods = 0
         self.skipped_periods = 0
-        self._reception = Reception(endpoint, "plant", plant.spec, clock)
+        self._reception = Reception(endpoint, "plant", {"": plant.spec}, clock, keys=keys)
         self.endpoint = self._reception.endpoint
 
     def run(self, should_stop: Callable[[], bool]) -> None:

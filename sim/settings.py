@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from controller.fault_settings import FaultsConfig
+from controller.key_settings import NO_SERVER_KEYS, ServerKeySettings
 from controller.ranges import Count, NonNegative, Positive, SchedFifo, Seed
 
 
@@ -21,6 +22,7 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sched_fifo: auto (take SCHED_FIFO where the machine allows it) or off.
         dumps: directory for the states before the simulation became unstable.
         faults: delays, losses, noise and frozen sensors; none by default.
+        keys: whose clients may connect; needed for an endpoint beyond this machine.
     """
 
     task: str = "pointmaze-medium"
@@ -30,6 +32,7 @@ class SimConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sched_fifo: SchedFifo = "auto"
     dumps: str = "runs/unstable"
     faults: FaultsConfig = FaultsConfig()
+    keys: ServerKeySettings = NO_SERVER_KEYS
 
 
 class CollectConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

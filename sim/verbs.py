@@ -10,6 +10,7 @@ from typing import Any
 from controller.arguments import Arguments
 from controller.clock import MonotonicClock
 from controller.display import aside, console, put_json, put_rows, say
+from controller.keys import server_keys
 from controller.realtime import urgent
 from controller.signals import StopFlag
 from sim.check_runner import Verdict, check_tasks
@@ -85,12 +86,12 @@ def sim_serve(config: SimConfig, arguments: Arguments) -> int:
     in_lockstep = config.mode == "lockstep"
     with StopFlag() as stop, urgent("off" if in_lockstep else config.sched_fifo):
         plant = make_plant(config.task, seed=config.seed, dumps=config.dumps)
-        clock = MonotonicClock()
+        clock, keys = MonotonicClock(), server_keys(config.keys)
         server: LockstepServer | RealTimeServer
         if in_lockstep:
-            server = LockstepServer(faulty(plant, config.faults), config.endpoint, clock)
+            server = LockstepServer(faulty(plant, config.faults), config.endpoint, clock, keys=keys)
         else:
-            server = RealTimeServer(plant, config.endpoint, clock, faults=config.faults)
-        console().print(f"{plant.spec.describe()} at {config.endpoint}")
+            server = RealTimeServer(plant, config.endpoint, clock, faults=config.faults, keys=keys)
+        console().print(f"{plant.spec.describe()} at {server.endpoint}")
         server.run(stop)
     return 0

@@ -66,7 +66,7 @@ KINDS = {
     "doctor": "controller.settings:DoctorConfig",
     "eval": "controller.settings:EvalConfig",
     "finetune": "policies.settings:FinetuneConfig",
-    "latency": "controller.settings:LatencyConfig",
+    "latency": "controller.latency.settings:LatencyConfig",
     "reproduce": "policies.reproduction.settings:ReproduceConfig",
     "run": "controller.settings:RunConfig",
     "sac": "policies.settings:SacConfig",

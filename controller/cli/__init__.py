@@ -14,6 +14,7 @@ from controller.command_line import run as run_command
 
 _CLI = "controller.cli"
 _SETTINGS = "controller.settings"
+_KEYS = "controller.key_settings"
 VERBS: dict[str, Verb] = {
     "demo": Verb(
         "data, training, serving, running, fine-tuning and report, on built-in data",
@@ -45,6 +46,12 @@ VERBS: dict[str, Verb] = {
         f"{_CLI}.data:fetch",
         "name",
     ),
+    "data recover": Verb(
+        "write what can be read of a damaged log into a new one",
+        f"{_SETTINGS}:RecoverConfig",
+        f"{_CLI}.logs:recover_log",
+        "log",
+    ),
     "train": Verb(
         "learn a policy from a dataset",
         "policies.settings:TrainConfig",
@@ -62,6 +69,18 @@ VERBS: dict[str, Verb] = {
         "policies.settings:ServeConfig",
         "policies.verbs:serve",
         "bundle",
+    ),
+    "control": Verb(
+        "ask a running server to do something: swap, canary, promote, rollback, stats",
+        "controller.control_settings:ControlConfig",
+        f"{_CLI}.control:control",
+        "verb",
+    ),
+    "metrics": Verb(
+        "what a policy server counts, as Prometheus text, or as a page with listen=HOST:PORT",
+        "policies.serving.metrics_page:MetricsConfig",
+        "policies.serving.metrics_page:metrics",
+        "endpoint",
     ),
     "sim list": Verb("every task, with sizes, rate and reference scores", "", "sim.verbs:sim_list"),
     "sim check": Verb(
@@ -94,6 +113,18 @@ VERBS: dict[str, Verb] = {
         f"{_CLI}.running:run",
         "task",
     ),
+    "teleop": Verb(
+        "take over from the policy of a run, by keyboard",
+        "controller.teleop_settings:TeleopConfig",
+        f"{_CLI}.teleop:teleop",
+        "endpoint",
+    ),
+    "view": Verb(
+        "show a log to Foxglove: live while it is written, as a film afterwards",
+        f"{_SETTINGS}:ViewLogConfig",
+        f"{_CLI}.logs:view",
+        "log",
+    ),
     "loop": Verb(
         "the loop of a run", f"{_SETTINGS}:RunConfig", f"{_CLI}.running:loop", hidden=True
     ),
@@ -122,19 +153,53 @@ VERBS: dict[str, Verb] = {
         "bundle",
     ),
     "replay": Verb(
-        "recompute every action of a log",
+        "recompute every action of a log, or run it again under another latency",
         f"{_SETTINGS}:ReplayConfig",
-        f"{_CLI}.running:replay_log",
+        f"{_CLI}.logs:replay_log",
         "log",
     ),
     "latency": Verb(
-        "time requests to the policy server beside a bare echo",
-        f"{_SETTINGS}:LatencyConfig",
-        f"{_CLI}.running:latency",
-        "bundle",
+        "time requests to the policy server, beside a server of today's design",
+        "controller.latency.settings:LatencyConfig",
+        f"{_CLI}.timing:latency",
+        "policies",
+        many=True,
+    ),
+    "baseline": Verb(
+        "a policy server of today's design",
+        "controller.latency.settings:BaselineConfig",
+        f"{_CLI}.timing:baseline",
+        hidden=True,
     ),
     "doctor": Verb(
-        "which rate this machine can hold", f"{_SETTINGS}:DoctorConfig", f"{_CLI}.running:doctor"
+        "which rate this machine can hold", f"{_SETTINGS}:DoctorConfig", f"{_CLI}.timing:doctor"
+    ),
+    "delays": Verb(
+        "score policies over the latency of their answers",
+        "controller.delays.settings:DelaysConfig",
+        f"{_CLI}.delays:delays",
+    ),
+    "faults": Verb(
+        "inject every fault into a running system, and report what it cost",
+        "controller.faults.settings:FaultTrialsConfig",
+        f"{_CLI}.faults:faults",
+        "faults",
+        many=True,
+    ),
+    "keys new": Verb(
+        "make a key pair, for a server or a client beyond this machine",
+        f"{_KEYS}:NewKeyConfig",
+        f"{_CLI}.keys:new",
+        "name",
+    ),
+    "keys show": Verb(
+        "the public key of a pair, and its fingerprint",
+        f"{_KEYS}:ShowKeyConfig",
+        f"{_CLI}.keys:show",
+        "name",
+    ),
+    "keys list": Verb(
+        "the keys that are found by name", f"{_KEYS}:ListKeysConfig", f"{_CLI}.keys:list_keys"
     ),
     "show": Verb(
         "describe a log, a bundle or a dataset",

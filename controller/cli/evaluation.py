@@ -66,13 +66,14 @@ def _trial(choice: Choice, config: EvalConfig) -> Trial:
     Every one is loaded, so that a fault in the last does not show after the others' episodes.
 
     Raises:
-        ConfigError: there is no such task.
+        ConfigError: there is no such task, or a policy's answers have fewer rows than are to
+            be executed.
         SpecMismatch: a policy is of another robot.
         BundleError: a bundle is damaged, or cannot act as asked.
     """
     from controller.cli.sources import reference
     from policies.batch import load_batch
-    from policies.evaluation import Trial
+    from policies.evaluation import Trial, executed
     from sim.registry import task_named
 
     policies = [load_batch(b, config.engine, config.device, config.act) for b in choice.bundles]
@@ -80,6 +81,7 @@ def _trial(choice: Choice, config: EvalConfig) -> Trial:
     task = task_named(name)
     for bundle, policy in zip(choice.bundles, policies, strict=True):
         policy.spec.require(task.spec(), f"the policy {bundle}", f"the task {name}")
+        executed(config.execute, policy.horizon)
     return Trial(
         task=name,
         episodes=config.episodes,
@@ -89,6 +91,7 @@ def _trial(choice: Choice, config: EvalConfig) -> Trial:
         engine=config.engine,
         device=config.device,
         act=config.act,
+        execute=config.execute,
         through=config.through,
         copies=1 if config.through == "loop" else min(config.copies or COPIES, config.episodes),
     )

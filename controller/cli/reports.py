@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from controller.arguments import Arguments
 from controller.cli.sources import has_success, reference
 
@@ -27,14 +29,23 @@ def put(report: object, print_report: Callable[[Any, Console], None], arguments:
     return 0
 
 
-def report_log(path: Path, arguments: Arguments) -> int:
-    """Report on a log."""
+def report_log(path: Path, arguments: Arguments, dropped: int = 0) -> int:
+    """Report on a log.
+
+    Args:
+        path: the log.
+        arguments: of the verb.
+        dropped: records that are not in it, as whoever sent them counted; the log itself cannot
+            tell of the last ones.
+    """
     from controller.log_reader import read_log
     from controller.report import print_table
     from controller.stats import summarise
 
     log = read_log(path)
     report = summarise(log, reference(log.header.task), has_success=has_success(log.header.task))
+    if dropped > report.dropped:
+        report = msgspec.structs.replace(report, dropped=dropped)
     return put(report, print_table, arguments)
 
 

@@ -7,22 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from controller.arguments import Arguments
-from controller.cli.reports import describe_opened, put, report_log
-from controller.cli.sources import open_plant, open_policy, open_source, reference
-from controller.errors import LogError, PlantFailed
+from controller.cli.reports import describe_opened, report_log
+from controller.cli.sources import (
+    open_plant,
+    open_policy,
+    open_source,
+    open_twin,
+    reference,
+    task_spec,
+)
+from controller.errors import PlantFailed
 
 if TYPE_CHECKING:
     from controller.interfaces import Policy
     from controller.ranges import Engine
     from controller.settings import (
         DemoConfig,
-        DoctorConfig,
-        LatencyConfig,
         PolicySettings,
-        ReplayConfig,
         RunConfig,
         ShowConfig,
     )
@@ -37,27 +39,41 @@ def _policy_of(about: PolicySettings, engine: Engine) -> Policy:
 def run(config: RunConfig, arguments: Arguments) -> int:
     """Run a policy on a plant, in real time or in lockstep, and report."""
     from controller.launch import RunFailed, fresh_log
-    from controller.session import run_lockstep
 
     if config.mode == "realtime":
         return _run_realtime(config, arguments)
-    plant = open_plant(config.task, config.seed, config.plant.faults, config.out)
+    spec = task_spec(config.task)
     policy = _policy_of(config.policy, config.policy.engine)
-    policy.spec.require(plant.spec, "the policy", "the plant")
+    policy.spec.require(spec, "the policy", "the plant")
     log = fresh_log(Path(config.out))
     try:
-        run_lockstep(config, plant, policy, log)
+        _run_here(config, policy, log)
     except PlantFailed as error:
         report_log(log, arguments)
         raise RunFailed(f"{error} (log: {log})", log) from error
     return report_log(log, arguments)
 
 
+def _run_here(config: RunConfig, policy: Policy, log: Path) -> None:
+    from controller.session import run_lockstep, run_virtual
+
+    if config.mode == "virtual":
+        run_virtual(config, lambda clock: open_twin(config, clock), policy, log)
+        return
+    plant = open_plant(config.task, config.seed, config.plant.faults, config.out)
+    run_lockstep(config, plant, policy, log)
+
+
 def _run_realtime(config: RunConfig, arguments: Arguments) -> int:
     from controller.display import run_bar
     from controller.launch import RunFailed, run_line, watch
+    from controller.status import StatusBoard
 
     log = Path(config.out) / "log.mcap"
+    if config.view:
+        from controller.view_foxglove import address
+
+        sys.stderr.write(f"onebeat run: open {address(config.view_port)} in Foxglove\n")
     try:
         with run_bar(config.seconds) as show:
             notes = watch(config, lambda elapsed_s, status: show(elapsed_s, run_line(status)))
@@ -67,7 +83,9 @@ def _run_realtime(config: RunConfig, arguments: Arguments) -> int:
         raise
     for note in notes:
         sys.stderr.write(f"onebeat run: {note}\n")
-    return report_log(log, arguments)
+    with StatusBoard(Path(config.out) / "status.bin") as board:
+        dropped = board.read()["dropped"]
+    return report_log(log, arguments, dropped)
 
 
 def loop(config: RunConfig, arguments: Arguments) -> int:
@@ -79,75 +97,6 @@ def loop(config: RunConfig, arguments: Arguments) -> int:
         replica = _policy_of(config.policy, "numpy")
     run_realtime(config, replica)
     return 0
-
-
-def replay_log(config: ReplayConfig, arguments: Arguments) -> int:
-    """Recompute a log; status 1 where an action differs."""
-    from controller.bundle_search import bundles_of
-    from controller.display import say
-    from controller.log_reader import read_log
-    from controller.replay import refilter_of, replay
-    from controller.settings import PolicySettings
-    from policies.bundle import shipped
-
-    log = read_log(config.log)
-    about = msgspec.convert(log.header.config.get("policy", {}), PolicySettings)
-    places = bundles_of(log, config.bundles)
-    places |= {v: Path(name) for v, name in log.bundles.items() if name in shipped()}
-
-    def policy_for(version: str) -> Policy | None:
-        if version not in places:
-            return None
-        policy = open_policy(str(places[version]), about.engine, "cpu", about.act)
-        return policy if policy.version == version else None
-
-    result = replay(log, policy_for, refilter_of(log), tolerance=config.tolerance)
-    say(result.facts(log), arguments.json)
-    if result.first_mismatch is not None:
-        raise LogError(f"{config.log}: {result.first_mismatch}")
-    if result.skipped:
-        why = "; ".join(f"{count} ticks: {reason}" for reason, count in result.skipped.items())
-        raise LogError(f"{config.log}: not recomputed: {why}; name a store with bundles=")
-    return 0
-
-
-def latency(config: LatencyConfig, arguments: Arguments) -> int:
-    """Time requests to a policy server process."""
-    from controller.latency import measure, print_report
-    from controller.launch import policy_servers
-    from controller.settings import PolicySettings
-    from policies.bundle import load_bundle
-
-    spec = load_bundle(config.bundle).spec
-    about = PolicySettings(bundle=config.bundle, engine=config.engine, device=config.device)
-    with policy_servers(about) as start:
-        report = measure(
-            spec,
-            start,
-            rates_hz=config.rates_hz,
-            transports=config.transports,
-            seconds=config.seconds,
-        )
-    return put(report, print_report, arguments)
-
-
-def doctor(config: DoctorConfig, arguments: Arguments) -> int:
-    """Measure what this machine can hold."""
-    from controller.doctor import examine
-    from controller.doctor_report import print_report
-    from controller.latency import resting
-    from controller.types import Request
-
-    infer = None
-    if config.bundle:
-        policy = open_policy(config.bundle, "numpy", "cpu")
-        request = Request(0, 0, resting(policy.spec), 0, 2**62)
-
-        def infer() -> None:
-            policy.infer(request)
-
-    report = examine(config.seconds, infer)
-    return put(report, print_report, arguments)
 
 
 def show(config: ShowConfig, arguments: Arguments) -> int:

@@ -12,8 +12,9 @@ from controller.errors import ConfigError
 if TYPE_CHECKING:
     from controller.dataset_warnings import Expected
     from controller.fault_settings import FaultsConfig
-    from controller.interfaces import Plant, Policy
+    from controller.interfaces import Clock, Plant, Policy
     from controller.ranges import Device, Engine
+    from controller.settings import RunConfig
     from controller.spec import Spec
     from controller.transitions import Transitions
     from policies.data.dataset import Dataset
@@ -45,6 +46,15 @@ def open_plant(task: str, seed: int, faults: FaultsConfig, dumps: str | Path) ->
     from sim.registry import make_plant
 
     return faulty(make_plant(task, seed=seed, dumps=dumps), faults)
+
+
+def open_twin(config: RunConfig, clock: Clock) -> Plant:
+    """Build a run's plant in this process, in real time as a virtual clock tells it."""
+    from sim.registry import make_plant
+    from sim.twin import TwinPlant
+
+    plant = make_plant(config.task, seed=config.seed, dumps=config.out)
+    return TwinPlant(plant, clock, faults=config.plant.faults)
 
 
 def read_dataset(source: str, spec: Spec | None) -> Transitions:

@@ -32,7 +32,7 @@ class Batch:
 
     Attributes:
         condition: (R, B, d) encoded observations.
-        action: (R, B, A) encoded actions.
+        action: (R, B, A) encoded actions; chunks of H actions end to end are (R, B, H A).
         reward: (R, B).
         next_condition: (R, B, d).
         alive: (R, B), 0 where the successor is terminal, else 1.
@@ -167,7 +167,7 @@ class Sizes:
     """Sizes of a robot in network units, and where and for whom it is learned.
 
     Attributes:
-        action: A.
+        action: A; H times the robot's where an answer is a chunk of H actions.
         condition: d.
         seeds: one for each of the R runs that are learned side by side.
         device: where.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from controller.errors import DataError
+from controller.log_parts import is_log, runs_in
 from controller.spec import Spec
 from controller.spelling import nearest
 from controller.transitions import concatenate
@@ -83,7 +84,7 @@ def locate(source: str | Path, get: Fetch | None = None) -> Path:
         DownloadFailed: it would have to be downloaded, and cannot be.
     """
     path = Path(source)
-    if path.exists():
+    if path.exists() or (path.suffix == LOG and is_log(path)):
         if path.is_dir() and not is_dataset(path):
             raise DataError(f"{path}: a directory without datasets (.hdf5, .mcap, Minari) in it")
         return path
@@ -111,11 +112,12 @@ def _get(dataset: Published) -> Path:
 
 def _files(directory: Path) -> Iterator[Path]:
     """Yield datasets and logs in a directory, and in the directories of runs in it."""
-    for path in sorted(directory.iterdir()):
-        if path.is_file() and path.suffix in (*SUFFIXES, LOG):
+    logs = runs_in(directory)
+    for path in sorted({*directory.iterdir(), *logs}):
+        if path in logs or (path.is_file() and path.suffix in SUFFIXES):
             yield path
         elif path.is_dir():
-            yield from sorted(path.glob(f"*{LOG}"))
+            yield from runs_in(path)
 
 
 def _open_file(path: Path, spec: Spec | None, task: str, finite: bool) -> Dataset:

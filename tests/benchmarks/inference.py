@@ -33,9 +33,9 @@ from controller.acting import ActSettings
 from controller.clock import MonotonicClock
 from controller.display import put_rows
 from controller.host import examine_host
-from policies.engine import LocalPolicy
 from policies.engine_shapes import critic_shapes, policy_shapes
-from policies.make_sampler import make_sampler
+from policies.local_policy import LocalPolicy
+from policies.make_sampler import Samplers
 from policies.model import (
     ChainSettings,
     ConsistencyModel,
@@ -93,18 +93,18 @@ class Case:
         self.condition = rng.standard_normal((200, 1, OBSERVATION)).astype(np.float32)
         shape = (200, steps, candidates, ACTION)
         self.noise = rng.standard_normal(shape).astype(np.float32)
-        self.engines = {
-            (engine, device): self._sampler(engine, device) for engine, device in engines()
-        }
+        self.act = ActSettings(self.steps, self.candidates, "argmax")
+        self.samplers = {key: self._samplers(*key) for key in engines()}
+        settings = self.about.sampler.changed(self.act)
+        self.engines = {key: each.of(settings) for key, each in self.samplers.items()}
 
-    def _sampler(self, engine, device):
-        return make_sampler(
+    def _samplers(self, engine, device):
+        return Samplers(
             self.about,
             weights_of(self.model, OBSERVATION, ACTION),
             critics_of(CRITIC, OBSERVATION, ACTION),
             engine,
             device,
-            ActSettings(self.steps, self.candidates, "argmax"),
         )
 
     def call(self, sampler):
@@ -114,8 +114,8 @@ class Case:
 
     def acting(self, key):
         """Return a function that asks the whole policy for its k-th action."""
-        about = self.about
-        policy = LocalPolicy(about.spec, "", about.codec, self.engines[key], MonotonicClock())
+        about, samplers = self.about, self.samplers[key]
+        policy = LocalPolicy(about, about.codec, samplers, MonotonicClock(), self.act)
         rows = self.condition[:, 0].astype(np.float64)
         return lambda k: policy.act((rows[k % 200],), 0, k)
 

@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 
 from controller.display import put_json
+from controller.endpoints import endpoint_for
 from controller.host import examine_host
 from controller.interfaces import Plant
 from controller.lockstep_client import LockstepPlant
 from controller.process import Child
 from controller.safety import Limits
-from controller.transport import endpoint_for
 from sim.env import quiet_import
 from sim.registry import make_plant, task_named, tasks
 from sim.vector import make_vector

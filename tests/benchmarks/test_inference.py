@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from policies.engine import NoiseSource
+from policies.noise import NoiseSource
 from tests.benchmarks import inference
 from tests.benchmarks.inference import Case, measure, products, rows_of
 

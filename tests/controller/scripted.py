@@ -1,17 +1,34 @@
 """A server that does what a test says, for tests of clients."""
 
 import threading
+import time
+
+import msgspec
+import numpy as np
 
 from controller.clock import MonotonicClock
+from controller.spec import ArraySpec, Spec
+from controller.spec_coding import encode_spec
 from controller.transport import Server
-from controller.wire import PROTOCOL, Hello, Welcome, decode, encode, encode_spec
+from controller.wire import PROTOCOL, Hello, Ping, Pong, Welcome, decode, encode
+
+SPEC = Spec(
+    task="test",
+    observation=(ArraySpec("position", (2,)), ArraySpec("goal", (1,), "float32")),
+    action=ArraySpec("force", (2,), "float32"),
+    rate_hz=100.0,
+)
+OTHER = msgspec.structs.replace(SPEC, task="another robot")
+ARRAYS = (np.array([1.0, 2.0]), np.array([3.0], np.float32))
+MS = 1_000_000
+CLOCK = MonotonicClock()
 
 
 class ScriptedServer:
     """Answers each message with whatever ``reply(message, arrays)`` returns.
 
     A reply is a message, a (message, arrays) pair, or a list of raw frames. Hellos are welcomed
-    unless ``greet(hello)`` is given.
+    unless ``greet(hello)`` is given; pings are answered.
     """
 
     def __init__(self, endpoint, spec, reply=None, greet=None, version="v1"):
@@ -47,6 +64,10 @@ class ScriptedServer:
             if received is not None:
                 self.identity, frames = received
                 message, arrays = decode(frames)
+                if isinstance(message, Ping):
+                    now_ns = CLOCK.now_ns()
+                    self._send([Pong(message.sent_ns, now_ns, now_ns)])
+                    continue
                 self.received.append(message)
                 hello = isinstance(message, Hello)
                 self._send(self._greet(message) if hello else self._reply(message, arrays))
@@ -63,6 +84,13 @@ class ScriptedServer:
             self._server.send(self.identity, frames)
 
 
+def repeat(act):
+    """Do something for up to 10 s; the test expects it to raise before that."""
+    for _ in range(2000):
+        act()
+        time.sleep(0.005)
+
+
 def welcome(hello, spec, version="v1", protocol=PROTOCOL, ahead_ns=0):
-    server_ns = MonotonicClock().now_ns() + ahead_ns
+    server_ns = CLOCK.now_ns() + ahead_ns
     return Welcome(protocol, encode_spec(spec), version, hello.sent_ns, server_ns)

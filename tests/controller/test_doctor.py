@@ -11,12 +11,21 @@ from rich.console import Console
 
 from controller.clock import VirtualClock
 from controller.doctor import DoctorReport, examine, print_report
-from controller.doctor_report import Verdict, advise, in_words, judge
+from controller.doctor_report import (
+    RARE,
+    Verdict,
+    advise,
+    in_settings,
+    in_words,
+    judge,
+    on_the_tail,
+    settings_for,
+)
+from controller.endpoints import endpoint_for
 from controller.errors import ConfigError, PeerTimeout
 from controller.floor import collector_paused, echo, lateness, load, pace, quantiles
-from controller.host import Host, examine_host
+from controller.host import Host, Steal, chosen, examine_host
 from controller.process import ChildDied, RuntimeDirectory
-from controller.transport import endpoint_for
 
 MS = 1_000_000
 
@@ -130,25 +139,111 @@ def host(**changes):
         memlock_bytes=-1,
         python="3",
         blas_threads={},
+        isolated="7",
+        huge_pages="madvise",
     )
     return msgspec.structs.replace(facts, **changes)
 
 
+REPORT = DoctorReport(
+    host=host(),
+    seconds=10.0,
+    wake=(),
+    transport=(),
+    inference=(),
+    verdicts=(),
+    settings=None,
+    steal=None,
+    advice=(),
+)
 SLOW = [Verdict("idle", "sleep", 100.0, 900.0, 1000.0, 500.0)]
 FAST = [Verdict("idle", "sleep", 10.0, 100.0, 1000.0, 1000.0)]
 
 
 def test_advice_names_what_is_in_the_way_and_nothing_else():
     assert advise(host(), [], SLOW) == []
-    (line,) = advise(host(cores=2), [], SLOW)
+    (line,) = advise(host(cores=2, isolated=""), [], SLOW)
     assert "more cores (now 2)" in line
     (line,) = advise(host(governor="powersave"), [], SLOW)
     assert "performance (now powersave)" in line
     (line,) = advise(host(preemption="PREEMPT_DYNAMIC"), [], SLOW)
     assert "PREEMPT_RT" in line
     assert advise(host(governor=None), [], SLOW) == []
+    (line,) = advise(host(isolated=""), [], SLOW)
+    assert "isolcpus=N, and set loop.cpu=N" in line
+    (line,) = advise(host(huge_pages="always"), [], SLOW)
+    assert "huge pages to madvise (now always)" in line
+    (line,) = advise(host(virtual=True), [], SLOW, steal=0.001)
+    assert line.startswith("This is a virtual machine")
+    (line,) = advise(host(virtual=True), [], SLOW, steal=0.0123)
+    assert line.startswith("The hypervisor took 1.2% of the processor time")
     first, second = advise(host(), ["no SCHED_FIFO"], SLOW)
     assert (first, "--cap-add SYS_NICE" in second) == ("no SCHED_FIFO", True)
+
+
+def verdict(load, wait, wake_us, floor_us, answers_hz, samples=2000):
+    return Verdict(load, wait, wake_us, floor_us, 1000.0, answers_hz, samples)
+
+
+@pytest.mark.parametrize(
+    ("idle", "loaded", "words"),
+    [
+        (
+            # At 500 Hz: 1.5 times (900 - 100) of 2000 us.
+            verdict("idle", "spin", 10.0, 300.0, 1000.0),
+            verdict("loaded", "fifo", 100.0, 900.0, 500.0),
+            "loop.rate_hz=500 loop.pacer=spin loop.spin_us=100 loop.answer_fraction=0.6",
+        ),
+        (
+            # What the busy machine does not hold, the idle one may; it still waits asleep.
+            verdict("idle", "spin", 10.0, 2000.0, 200.0),
+            verdict("loaded", "sleep", 9000.0, 20_000.0, None),
+            "loop.rate_hz=200 loop.pacer=sleep loop.answer_fraction=0.6",
+        ),
+        (
+            verdict("idle", "sleep", 11_000.0, 12_000.0, None),
+            verdict("loaded", "sleep", 9000.0, 50_000.0, None),
+            "loop.pacer=sleep loop.answer_fraction=0.8",
+        ),
+        (
+            verdict("idle", "sleep", 1.0, 2.0, 1000.0),
+            verdict("loaded", "sleep", 1.0, 2.0, 1000.0),
+            "loop.rate_hz=1000 loop.pacer=sleep loop.answer_fraction=0.3",
+        ),
+    ],
+)
+def test_settings_that_follow(idle, loaded, words):
+    assert in_settings(settings_for([idle, loaded], True)) == f"{words} loop.sched_fifo=auto"
+    assert settings_for([idle, loaded], False).sched_fifo == "off"
+
+
+def test_a_short_look_says_what_it_cannot_see():
+    looks = [verdict("idle", "sleep", 1.0, 2.0, 1000.0, n) for n in (5000, 500)]
+    short = msgspec.structs.replace(REPORT, verdicts=tuple(looks))
+    words = on_the_tail(short)
+    assert words.startswith("p99.9 rests on 500 wake-ups, the worst seen: a rarer delay")
+    assert "onebeat doctor seconds=2000" in words
+    longer = msgspec.structs.replace(REPORT, verdicts=(looks[0],))
+    assert "5000 wake-ups, the worst 5 of them" in on_the_tail(longer)
+    enough = verdict("idle", "sleep", 1.0, 2.0, 1000.0, RARE)
+    assert on_the_tail(msgspec.structs.replace(REPORT, verdicts=(enough,))) == ""
+
+
+def test_stolen_time_is_a_share_of_all():
+    """Fields of cpu: user nice system idle iowait irq softirq steal; guest is in user."""
+    texts = iter(["cpu0 1\ncpu  100 0 50 800 10 0 0 40 7 0\n", "cpu  160 0 50 810 10 0 0 70 9 0\n"])
+    assert Steal(lambda: next(texts)).share() == 30 / 100
+    assert Steal(lambda: "nothing").share() is None
+    assert Steal(lambda: "cpu  1 2 3 4 5 6 7 8\n").share() == 0.0
+    assert 0.0 <= (Steal().share() or 0.0) <= 1.0
+
+
+def test_the_choice_of_the_kernel_is_in_brackets():
+    assert [chosen("always [madvise] never"), chosen("[always] never"), chosen("")] == [
+        "madvise",
+        "always",
+        "",
+    ]
 
 
 def test_no_advice_where_the_highest_rate_is_held():
@@ -206,7 +301,15 @@ def test_short_look_at_this_machine():
     assert msgspec.json.decode(encoded, type=DoctorReport) == report
     text = io.StringIO()
     print_report(report, Console(file=text, width=200))
-    for words in ("wake-up, sleep", "round trip, ipc", "inference", "idle: ", "every core busy: "):
+    for words in (
+        "wake-up, sleep",
+        "round trip, ipc",
+        "inference",
+        "idle: ",
+        "every core busy: ",
+        "p99.9 rests on",
+        "settings that follow: loop.",
+    ):
         assert words in text.getvalue()
 
 

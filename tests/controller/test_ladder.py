@@ -1,18 +1,15 @@
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
+from controller.answers import reason_of
+from controller.chunk_settings import ChunkSettings, FallbackSettings
 from controller.clock import VirtualClock
-from controller.errors import PeerTimeout, Refused, SpecMismatch, WireError
-from controller.ladder import (
-    CREDIBLE_STAMP_NS,
-    Ladder,
-    Notices,
-    ObservationAge,
-    Patience,
-    reason_of,
-)
+from controller.errors import ConfigError, PeerTimeout, Refused, SpecMismatch, WireError
+from controller.ladder import Ladder, Notices, Patience
+from controller.observation_age import CREDIBLE_STAMP_NS, ObservationAge
 from controller.pacing import Tick
 from controller.testing import FakePolicy, ListSink, example_spec
 from controller.types import Observation, Reason, Request, Rung
@@ -25,7 +22,7 @@ SAFE = np.zeros(2, np.float32)
 class Bench:
     """A ladder under a virtual clock, driven tick by tick with fresh observations."""
 
-    def __init__(self, policy=None, local=None, clock=None, stop_after_ms=100):
+    def __init__(self, policy=None, local=None, clock=None, stop_after_ms=100, **settings):
         self.clock = clock or VirtualClock()
         self.sink = ListSink()
         self.policy = policy or FakePolicy(clock=self.clock)
@@ -38,6 +35,7 @@ class Bench:
             patience=Patience(PERIOD, 6 * MS, 50 * MS, stop_after_ms * MS),
             safe=SAFE,
             notify=Notices(self.sink, self.clock),
+            **settings,
         )
 
     def tick(self, index):
@@ -365,3 +363,81 @@ def test_notices_are_rate_limited_per_kind_and_count_what_they_held_back():
         (200, "policy", "fault 20 (9 more before)"),
         (250, "plant", "gone"),
     ]
+
+
+# Rungs with bounds.
+
+
+def bounded(outcomes, horizon=6, local=None, stop_after_ms=10_000, **fallback):
+    clock = VirtualClock()
+    policy = FakePolicy(clock=clock, outcomes=outcomes, horizon=horizon)
+    previous = fallback.pop("previous", None)
+    settings = {"fallback": FallbackSettings(**fallback), "previous": previous}
+    return Bench(policy, local, clock, stop_after_ms, **settings)
+
+
+@pytest.mark.parametrize(
+    ("fallback", "rungs"),
+    [
+        ({}, "FRESH TAIL TAIL TAIL TAIL TAIL LOCAL LOCAL LOCAL LOCAL"),
+        ({"tail_ticks": 2}, "FRESH TAIL TAIL LOCAL LOCAL LOCAL LOCAL LOCAL LOCAL LOCAL"),
+        ({"tail_ticks": 0}, "FRESH" + " LOCAL" * 9),
+        ({"tail_ticks": 2, "local_ticks": 3}, "FRESH TAIL TAIL" + " LOCAL" * 3 + " HOLD" * 4),
+        ({"tail_ticks": 0, "local_ticks": 0}, "FRESH" + " HOLD" * 9),
+    ],
+)
+def test_each_rung_acts_as_long_as_it_may(fallback, rungs):
+    local = FakePolicy(version="replica")
+    bench = bounded(dict.fromkeys(range(1, 10), "late"), local=local, **fallback)
+    assert [bench.decide(k).rung.name for k in range(10)] == rungs.split()
+
+
+def test_a_fresh_action_gives_the_replica_its_ticks_back():
+    outcomes = dict.fromkeys((0, 1, 2, 4, 5, 6), "late")
+    bench = bounded(outcomes, local=FakePolicy(), tail_ticks=0, local_ticks=2)
+    assert [bench.decide(k).rung.name for k in range(7)] == (
+        ["LOCAL", "LOCAL", "HOLD", "FRESH", "LOCAL", "LOCAL", "HOLD"]
+    )
+
+
+def test_skipped_periods_count_for_the_replica():
+    bench = bounded(dict.fromkeys(range(9), "late"), local=FakePolicy(), local_ticks=3)
+    assert [bench.decide(k).rung for k in (0, 2, 3)] == [Rung.LOCAL, Rung.LOCAL, Rung.HOLD]
+
+
+def test_somebody_else_at_the_wheel_is_no_silence_and_voids_the_plan():
+    bench = bounded(dict.fromkeys(range(1, 30), "late"), horizon=20, stop_after_ms=50)
+    assert [bench.decide(k).rung for k in (0, 1)] == [Rung.FRESH, Rung.TAIL]
+    for k in range(2, 20):
+        bench.ladder.overruled(bench.tick(k))
+    assert [bench.decide(k).rung for k in (20, 21)] == [Rung.HOLD, Rung.HOLD]
+
+
+def test_easing_is_told_by_the_decision():
+    bench = bounded({0: "late"}, hold="last", previous=lambda: np.ones(2, np.float32))
+    decision = bench.decide(0)
+    assert (decision.rung, decision.eased) == (Rung.HOLD, True)
+    assert decision.reasons == Reason.LATE | Reason.BLENDED
+    assert decision.requested.tolist() == [1.0, 1.0]
+    assert not bench.decide(1).eased
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (ChunkSettings, {"prefix": 2}, "prefix is for asking ahead: it needs ask=ahead"),
+        (ChunkSettings, {"blend": 1, "ask": "each_tick"}, "blend is for asking ahead"),
+        (ChunkSettings, {"replan_every": 0}, ">= 1"),
+        (ChunkSettings, {"ask": "sometimes"}, "Invalid enum value 'sometimes'"),
+        (FallbackSettings, {"hold": "brake"}, "Invalid enum value 'brake'"),
+        (FallbackSettings, {"ramp_s": 0}, "> 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(kind, settings, message):
+    with pytest.raises(msgspec.ValidationError, match=message):
+        msgspec.convert(settings, kind)
+
+
+def test_an_element_that_the_action_does_not_have_is_refused_at_the_start():
+    with pytest.raises(ConfigError, match="velocity has no element 2, expected 0 to 1"):
+        Bench(chunks=ChunkSettings(ask="ahead", blend_exclude=(2,)))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from controller.errors import LogError
 from controller.log_frame import MAX_TEXT, TickFrame, pack_event, unpack_event
 from controller.log_reader import read_log
 from controller.log_schema import Drop
+from controller.log_settings import LogSettings
 from controller.recorder import ProcessSink
 from controller.spec import ArraySpec, Spec
 from controller.stats import skipped_after
@@ -50,11 +52,11 @@ def wait_for(condition, what):
 
 
 def exists(pid):
+    """Return whether a process runs; one that has ended may wait for its parent a while."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
         return False
-    return True
 
 
 @settings(max_examples=60, deadline=None)
@@ -121,8 +123,9 @@ def test_close_ends_the_process_and_may_be_repeated(sink, path):
 
 
 def test_the_recorder_leads_its_own_session_and_ignores_ctrl_c(sink, path):
-    assert os.getsid(sink.pid) == sink.pid
+    assert os.getsid(sink.pid) == os.getsid(sink.guard_pid) == sink.guard_pid
     os.kill(sink.pid, signal.SIGINT)
+    os.kill(sink.guard_pid, signal.SIGINT)
     assert sink.tick(tick(0))
     sink.close()
     assert len(read_log(path)) == 1
@@ -203,10 +206,42 @@ def test_records_dropped_at_the_very_end_are_reported(path, monkeypatch):
     assert read_log(path).drops == (Drop(ticks=1, events=0, first=0, last=0),)
 
 
-def test_a_killed_recorder_never_stops_the_loop(sink, path, caplog):
+def test_a_killed_recorder_is_followed_by_another_in_a_further_file(sink, path):
+    sent = 0
+
+    def send(count):
+        nonlocal sent
+        for _ in range(count):
+            assert sink.tick(tick(sent))
+            sent += 1
+
+    for round_number in range(3):
+        send(40)
+        wait_for(lambda: read_log(path).tick[-1:].tolist() == [sent - 1], "ticks in the log")
+        killed = sink.pid
+        os.kill(killed, signal.SIGKILL)
+        send(40)
+        wait_for(lambda killed=killed: sink.pid != killed, "another recorder")
+        assert sink.dropped == 0, round_number
+    send(1)
+    sink.close()
+    log = read_log(path)
+    assert [p.name for p in sorted(path.parent.iterdir())] == [
+        "log.mcap", "log_0001.mcap", "log_0002.mcap", "log_0003.mcap",
+    ]  # fmt: skip
+    lost = sorted(set(range(sent)) - set(log.tick.tolist()))
+    assert len(log) + len(lost) == sent
+    assert len(lost) <= 3
+    assert log.tick.tolist() == sorted(set(log.tick.tolist()))
+    assert log.dropped == len(lost)
+    assert not skipped_after(log).any()
+    assert log.damage.count("it was not finished") == 3
+
+
+def test_recorders_that_are_all_gone_never_stop_the_loop(sink, path, caplog):
     assert sink.tick(tick(0))
     wait_for(lambda: len(read_log(path)) == 1, "first tick")
-    os.kill(sink.pid, signal.SIGKILL)
+    os.killpg(sink.guard_pid, signal.SIGKILL)
     wait_for(lambda: not sink.tick(tick(1)), "end of the recorder")
     with caplog.at_level(logging.WARNING):
         sink.close()
@@ -216,6 +251,15 @@ def test_a_killed_recorder_never_stops_the_loop(sink, path, caplog):
     assert log.tick[0] == 0
 
 
+def test_without_its_guard_a_recorder_goes_on(sink, path):
+    os.kill(sink.guard_pid, signal.SIGKILL)
+    assert all(sink.tick(tick(number)) for number in range(50))
+    sink.close()
+    log = read_log(path)
+    assert not log.truncated
+    assert len(log) == 50
+
+
 def test_a_recorder_that_hangs_at_the_end_is_killed(sink, path, caplog):
     assert sink.tick(tick(0))
     wait_for(lambda: len(read_log(path)) == 1, "first tick")
@@ -223,7 +267,7 @@ def test_a_recorder_that_hangs_at_the_end_is_killed(sink, path, caplog):
     with caplog.at_level(logging.WARNING):
         sink.close(timeout_s=0.2)
     assert "did not end in 0.2 s and was killed" in caplog.text
-    assert not exists(sink.pid)
+    wait_for(lambda: not exists(sink.pid), "end of the recorder")
     assert len(read_log(path)) == 1
 
 
@@ -280,13 +324,52 @@ def test_a_disk_that_is_full_from_the_start_is_an_error():
         ProcessSink("/dev/full", header())
 
 
-def test_a_disk_that_fills_up_never_stops_the_loop(sink, path, caplog):
-    _, hard = resource.prlimit(sink.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(sink.pid, resource.RLIMIT_FSIZE, (20_000, hard))
-    wait_for(lambda: not sink.tick(tick(0)), "end of the recorder")
+def limit_files(pid, size):
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def test_a_disk_that_stays_full_never_stops_the_loop_and_all_is_counted(path, caplog, monkeypatch):
+    monkeypatch.setattr(recorder, "_BUFFER_BYTES", 1 << 16)
+    sink = ProcessSink(path, header())
+    for pid in (sink.pid, sink.guard_pid):
+        limit_files(pid, 20_000)
+    limit_files(sink.guard_pid, 100)
+    taken = [sink.tick(tick(number)) for number in range(3000)]
+    assert not all(taken)
     with caplog.at_level(logging.WARNING):
         sink.close()
     assert "File too large" in caplog.text
+    assert f"{sink.dropped} records dropped" in caplog.text
     log = read_log(path)
-    assert log.truncated
+    assert log.damage == f"it was not finished: it ends after {len(log)} ticks"
     assert len(log) > 10
+    assert len(log) + sink.dropped == 3000
+    assert log.tick.tolist() == list(range(len(log)))
+    assert path.stat().st_size <= 20_000
+    assert [file.name for file in path.parent.iterdir()] == ["log.mcap"]
+
+
+def test_a_disk_that_has_room_again_is_written_on(sink, path):
+    limit_files(sink.pid, 20_000)
+    numbers = iter(range(100_000))
+    first = sink.pid
+    wait_for(lambda: sink.tick(tick(next(numbers))) and sink.pid != first, "another recorder")
+    assert sink.tick(tick(next(numbers)))
+    sink.close()
+    log = read_log(path)
+    assert path.with_name("log_0001.mcap").exists()
+    assert sink.dropped == log.dropped == 1
+    assert len(log) == next(numbers) - 1
+    assert "log.mcap: it was not finished" in log.damage
+    assert not skipped_after(log).any()
+
+
+def test_the_log_goes_on_in_further_files(path):
+    sink = ProcessSink(path, header(), LogSettings(max_mb=0.01))
+    assert all(sink.tick(tick(number)) for number in range(200))
+    sink.close()
+    assert len(list(path.parent.iterdir())) > 3
+    log = read_log(path)
+    assert not log.truncated
+    assert log.tick.tolist() == list(range(200))

@@ -2,17 +2,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
+from controller.chunk_settings import ChunkSettings
 from controller.clock import VirtualClock
+from controller.delayed import DelayedPolicy
 from controller.log import McapSink
 from controller.log_reader import read_log
 from controller.log_schema import DROPPED, LogHeader
 from controller.loop import ControlLoop, LoopConfig
 from controller.replay import refilter_of, replay
 from controller.stats import summarise
-from controller.testing import FakePlant, FakePolicy, example_spec
+from controller.teleop import TeleopCommand
+from controller.teleop_settings import TeleopSettings
+from controller.testing import FakePlant, FakePolicy, FakeRealTimePlant, example_spec
 from controller.types import ActionChunk, Reason, Request, Rung
 from tests.controller.records import SPEC, header, tick, written
 
@@ -245,3 +250,147 @@ def test_a_run_of_the_loop_is_replayed_and_gives_transitions(path):
     sent = [action for tick, action in plant.commands if tick >= 0]
     np.testing.assert_array_equal(data.actions, sent[:60])
     np.testing.assert_allclose(data.returns(), summarise(log).episode_returns)
+
+
+# Chunks
+
+
+class Scripted:
+    """A person who drives from the first to the last of the given polls."""
+
+    def __init__(self, polls, action, clock):
+        self.polls, self.action, self.clock, self.count = polls, action, clock, -1
+
+    def poll(self):
+        self.count += 1
+        driving = int(self.count in self.polls)
+        return [TeleopCommand(self.action, self.clock.now_ns(), driving)]
+
+    def show(self, standing):
+        pass
+
+    def close(self):
+        pass
+
+
+class Continuing(FakePolicy):
+    """Answers of eight rows that begin with the rows they are given."""
+
+    def __init__(self, **settings):
+        super().__init__(horizon=8, **settings)
+
+    def infer(self, request):
+        chunk = super().infer(request)
+        if chunk is None or not chunk.prefix:
+            return chunk
+        actions = chunk.actions.copy()
+        actions[chunk.prefix :] += np.float32(0.05) * request.prefix.sum(axis=0)
+        return replace(chunk, actions=actions)
+
+
+def chunked(path, chunks, *, delay_ms=25, outcomes=None, ticks=150, **about):
+    """Log a loop that asks ahead, in virtual real time."""
+    clock = VirtualClock()
+    plant = FakeRealTimePlant(clock, episode_steps=60)
+    config = LoopConfig(chunks=chunks, slew_per_s=40.0, **about)
+    policy = Continuing(clock=clock, outcomes=outcomes)
+    log_about = LogHeader(
+        spec=plant.spec,
+        mode="virtual",
+        rate_hz=plant.spec.rate_hz,
+        seed=5,
+        safety=config.safety,
+        config={"loop": msgspec.to_builtins(config)},
+    )
+    sink = McapSink(path, log_about)
+    slow = DelayedPolicy(policy, clock, [delay_ms * 1_000_000, (delay_ms + 20) * 1_000_000])
+    loop = ControlLoop(plant, slow, sink, clock, config, seed=5, local=None)
+    loop.run(ticks=ticks)
+    sink.close()
+    return read_log(path)
+
+
+CHUNKS = {
+    "plain": ChunkSettings(ask="ahead", replan_every=3),
+    "prefix": ChunkSettings(ask="ahead", replan_every=3, prefix=8),
+    "blend": ChunkSettings(ask="ahead", replan_every=3, blend=3),
+    "blend, not y": ChunkSettings(ask="ahead", replan_every=4, blend=4, blend_exclude=(1,)),
+    "prefix and blend": ChunkSettings(ask="ahead", replan_every=4, prefix=3, blend=2),
+}
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+@pytest.mark.parametrize("outcomes", [{}, dict.fromkeys(range(40, 70), "late") | {20: "refused"}])
+def test_chunks_are_recomputed_bit_for_bit(path, name, outcomes):
+    log = chunked(path, CHUNKS[name], outcomes=outcomes)
+    assert (log.answer_tick[log.rung <= Rung.TAIL] < log.tick[log.rung <= Rung.TAIL]).any()
+    assert ("blend" in name) == bool((log.reasons & Reason.BLENDED).any())
+    assert ("prefix" in name) == bool((log.prefix > 0).any())
+    result = replay(log, lambda version: Continuing(version=version), refilter_of(log))
+    assert result.matched, str(result.first_mismatch)
+    assert result.skipped == {}
+    assert result.ticks_checked == len(log)
+    assert result.policy_actions == (log.rung <= Rung.TAIL).sum() > 80
+
+
+def test_a_row_of_a_chunk_that_was_altered_is_named(path, tmp_path):
+    log = chunked(path, CHUNKS["prefix"])
+    row = int(np.flatnonzero((log.rung == Rung.FRESH) & (log.answer_tick < log.tick - 2))[9])
+    sink = McapSink(tmp_path / "altered.mcap", log.header)
+    for number, record in enumerate(log.records()):
+        if number == row:
+            record.requested = np.nextafter(record.requested, np.float32(9))
+        sink.tick(record)
+    sink.close()
+    altered = read_log(tmp_path / "altered.mcap")
+    result = replay(altered, lambda version: Continuing(version=version), refilter_of(altered))
+    assert result.first_mismatch.tick == log.tick[row]
+    assert result.first_mismatch.field == "requested"
+
+
+def test_the_logged_choice_of_steps_and_candidates_is_asked_for(path):
+    policy = Seeded("v1")
+    records = run(versions=("v1", "v1", "v1", "v1", "v1", "", "v1", ""))
+    records = [replace(record, candidates=3, evaluations=2) for record in records]
+    assert replay(written(path, records), lambda _: policy, refilter).matched
+    assert {(request.steps, request.candidates) for request in policy.requests} == {(2, 3)}
+
+
+def test_a_batch_is_recomputed_to_its_rounding(path):
+    records = run()
+    off = np.float32(5e-6)
+    requested = records[1].requested + off
+    executed = refilter(requested, records[0].executed, records[1])
+    records[1] = replace(records[1], requested=requested, executed=executed)
+    # What follows was filtered from the command that was sent.
+    previous = executed
+    for number in range(2, len(records)):
+        executed = refilter(records[number].requested, previous, records[number])
+        records[number] = replace(records[number], executed=executed)
+        previous = executed
+    assert not replay(written(path, records), policies, refilter).matched
+    records[1] = replace(records[1], batch=4)
+    assert replay(written(path, records), policies, refilter).matched
+    assert not replay(written(path, records), policies, refilter, tolerance=1e-7).matched
+
+
+def test_a_person_s_commands_are_only_filtered_again(path):
+    clock = VirtualClock()
+    spec = example_spec()
+    config = LoopConfig(slew_per_s=20.0, teleop=TeleopSettings(blend_s=0.05))
+    about = LogHeader(
+        spec=spec, mode="lockstep", rate_hz=spec.rate_hz, seed=3, safety=config.safety
+    )
+    sink = McapSink(path, about)
+    source = Scripted(range(20, 45), np.array([0.9, -0.9], np.float32), clock)
+    plant = FakePlant(episode_steps=80)
+    loop = ControlLoop(plant, FakePolicy(clock=clock), sink, clock, config, seed=3, teleop=source)
+    loop.run(ticks=70)
+    sink.close()
+    log = read_log(path)
+    assert (log.rung == Rung.HUMAN).sum() > 20
+    assert (log.reasons[log.rung == Rung.FRESH] & Reason.BLENDED).any()
+    result = replay(log, lambda version: FakePolicy(version=version), refilter_of(log))
+    assert result.matched, str(result.first_mismatch)
+    assert result.ticks_checked == len(log)
+    assert result.policy_actions == (log.rung <= Rung.LOCAL).sum()

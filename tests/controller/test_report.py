@@ -83,7 +83,7 @@ def test_the_page_has_the_figures(tmp_path, log):
 
 def test_the_page_needs_nothing_but_itself(tmp_path, log):
     text, parsed = page(tmp_path / "report.html", log, Extras([Picture("Maze", "", PNG)]))
-    assert len(parsed.images) == 5
+    assert len(parsed.images) == 6
     assert all(link.startswith("data:image/") for link in parsed.links)
     assert "<script" not in text
     assert not re.search(r"https?://", text)
@@ -122,7 +122,7 @@ def test_without_matplotlib_the_page_says_what_to_install(tmp_path, log, monkeyp
     monkeypatch.setattr(builtins, "__import__", without)
     _, parsed = page(tmp_path / "report.html", log)
     assert parsed.images == []
-    assert sum("onebeat[report]" in words for words in parsed.words) == 4
+    assert sum("onebeat[report]" in words for words in parsed.words) == 5
     with pytest.raises(MissingExtra, match=r"onebeat\[report\]") as caught:
         maze_paths_png(np.zeros((2, 2), bool), 1.0, [], [])
     assert isinstance(caught.value, ControllerError)

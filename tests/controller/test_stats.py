@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from controller.histogram import Histogram
 from controller.log import McapSink
 from controller.log_reader import read_log
 from controller.log_schema import DROPPED
@@ -14,12 +15,15 @@ from controller.stats import (
     Latency,
     LateStep,
     Rungs,
+    corrected,
     late,
     latency,
     missed_between,
     normalised,
     skipped_after,
+    stages,
     summarise,
+    work,
 )
 from controller.types import Mode, Reason, Rung
 from tests.controller.records import PERIOD_NS, header, tick, written
@@ -48,9 +52,9 @@ def test_fields_are_those_of_the_command_line(path):
         "rate_hz", "ticks", "missed", "return", "score", "success", "episodes", "rungs",
         "versions", "stages", "log",
     ]  # fmt: skip
-    assert list(fields["rungs"]) == ["fresh", "tail", "local", "hold", "stop"]
+    assert list(fields["rungs"]) == ["fresh", "tail", "local", "hold", "stop", "human"]
     assert list(fields["stages"]) == [
-        "wake", "observe", "transport", "queue", "infer", "act", "total",
+        "wake", "observe", "transport", "queue", "infer", "act", "rest", "total",
     ]  # fmt: skip
     assert list(fields["stages"]["total"]) == ["p50", "p99", "p99_9", "max"]
     assert fields["log"] == str(path)
@@ -168,8 +172,14 @@ def test_stages_without_a_sample_are_absent(path):
         (np.array([-1, -1]), None),
     ],
 )
-def test_percentiles_are_values_that_were_measured(times_ns, expected):
-    assert latency(times_ns) == expected
+def test_percentiles_are_ranks_to_three_digits(times_ns, expected):
+    found = latency(times_ns)
+    if expected is None:
+        assert found is None
+    else:
+        assert msgspec.structs.astuple(found) == pytest.approx(
+            msgspec.structs.astuple(expected), rel=1e-3
+        )
 
 
 def test_p99_9_of_ten_thousand_leaves_out_the_ten_worst():
@@ -233,3 +243,59 @@ def test_a_cut_log_is_reported_as_such(path):
     written(path, [tick(n) for n in range(5)])
     path.write_bytes(path.read_bytes()[:-600])
     assert summarise(read_log(path)).truncated
+
+
+def test_stages_add_up_to_the_tick(path):
+    late = int(Reason.LATE)
+    records = [
+        tick(0, total_ns=510_000),
+        # No answer came: what the tick waited is in no stage but the rest.
+        tick(1, rung=Rung.TAIL, reasons=late, transport_ns=-1, queue_ns=-1, infer_ns=-1),
+        between(2),
+    ]
+    log = written(path, records)
+    found = stages(log)
+    assert found["rest"].tolist() == [0, 2_000_000 - 90_000, 2_000_000 - 90_000]
+    parts = [times.clip(min=0) for name, times in found.items() if name != "total"]
+    np.testing.assert_array_equal(np.sum(parts, axis=0), found["total"])
+    assert work(log).tolist() == [460_000, 1_950_000, 1_950_000]
+    report = summarise(log)
+    assert report.stages["rest"].p50 == pytest.approx(1910.0, rel=1e-3)
+    assert report.work.max == 1950.0
+
+
+def test_skipped_periods_wait_for_the_next_command(path):
+    """Two overruns: after tick 1 two periods pass, after tick 6 one; 3 and 1 ms after the grid."""
+    records = [
+        tick(0, **sent(0, 1_000_000)),
+        tick(1, **sent(1, 34_000_000)),
+        tick(4, **sent(4, 5_000_000)),
+        tick(5, **sent(5, 2_000_000)),
+        tick(6, **sent(6, 21_000_000)),
+        tick(8, **sent(8, 3_000_000)),
+    ]
+    log = written(path, records)
+    ran = [1_000_000, 34_000_000, 5_000_000, 2_000_000, 21_000_000, 3_000_000]
+    # Due at 20 and 30 ms, the command of tick 4 at 45 ms; due at 70 ms, that of tick 8 at 83 ms.
+    assert corrected(log).tolist() == [*ran, 25_000_000, 15_000_000, 13_000_000]
+    report = summarise(log)
+    assert report.corrected.p50 == pytest.approx(13_000.0, rel=1e-3)
+    assert report.stages["total"].p50 == pytest.approx(5_000.0, rel=1e-3)
+
+
+def test_ticks_that_only_the_log_lost_are_not_corrected_for(path):
+    sink = McapSink(path, header())
+    sink.tick(tick(0))
+    sink.event(0, DROPPED, '{"ticks":2,"events":0,"first":1,"last":2}')
+    sink.tick(tick(3))
+    sink.close()
+    assert corrected(read_log(path)).tolist() == [2_000_000, 2_000_000]
+
+
+def test_histograms_hold_every_tick(path):
+    log = written(path, [tick(n, total_ns=1_000_000 * (n + 1)) for n in range(20)])
+    kept = summarise(log).histograms
+    assert set(kept) == {*stages(log), "corrected"}
+    whole = Histogram.decoded(kept["total"])
+    assert len(whole) == 20
+    assert whole.at_us((50.0,))[0] == pytest.approx(11_000.0, rel=1e-3)

@@ -98,6 +98,7 @@ def test_tally(tmp_path):
             "local": 0,
             "hold": 0,
             "stop": 1,
+            "human": 0,
             "episodes": 2,
             "successes": 1,
             "dropped": 1,

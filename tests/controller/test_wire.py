@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller import wire
+from controller.array_frames import require_arrays, unpack, unpack_chunk
 from controller.errors import SpecMismatch, WireError
 from controller.spec import ArraySpec, Spec
+from controller.spec_coding import decode_spec, encode_spec
 from controller.wire import (
     Answer,
     Ask,
@@ -17,20 +19,19 @@ from controller.wire import (
     Control,
     Failure,
     Hello,
+    Ping,
+    Pong,
     Refusal,
     Reject,
     Report,
     Reset,
     State,
+    Steer,
+    Steered,
     Welcome,
     decode,
-    decode_spec,
     encode,
-    encode_spec,
     one_line,
-    require_arrays,
-    unpack,
-    unpack_chunk,
 )
 
 SPEC = Spec(
@@ -47,26 +48,38 @@ SPEC = Spec(
 counts = st.integers(0, 2**63 - 1)
 ticks = st.integers(-1, 2**63 - 1)
 times = st.integers(-(2**63), 2**63 - 1)
+horizons = st.integers(1, wire.MAX_HORIZON)
 names = st.text(max_size=200)
 texts = st.text(max_size=300)
 floats = st.floats(allow_nan=False)
 payload = st.binary(max_size=64)
 MESSAGES = {
-    Hello: (counts, st.sampled_from(["policy", "plant", "control"]), names, names, times),
+    Hello: (
+        counts,
+        st.sampled_from(["policy", "plant", "teleop", "control"]),
+        names,
+        names,
+        times,
+        names,
+    ),
     Welcome: (counts, payload, names, times, times),
     Refusal: (names, texts),
-    Ask: (counts, counts, counts, counts, times, counts),
-    Answer: (counts, names, counts, counts, counts, st.integers(1, wire.MAX_HORIZON)),
+    Ping: (times,),
+    Pong: (times, times, times),
+    Ask: (counts, counts, counts, counts, times, counts, st.integers(0, wire.MAX_HORIZON)),
+    Answer: (counts, names, counts, counts, counts, horizons, counts, counts, counts),
     Reject: (ticks, names, texts),
     State: (counts, counts, times, floats, floats, *[st.booleans()] * 3, ticks, counts, counts),
     Failure: (counts, names, texts),
     Command: (ticks,),
     Reset: (st.none() | counts, counts),
+    Steer: (counts,),
+    Steered: (ticks, st.integers(0, 255), st.integers(0, 255), counts, names),
     Bye: (),
     Control: (names, st.dictionaries(names, texts, max_size=16)),
     Report: (names, st.booleans(), texts),
 }
-WITH_ARRAYS = {Ask: 3, State: 3, Answer: 1, Command: 1}
+WITH_ARRAYS = {Ask: 3, State: 3, Answer: 1, Command: 1, Steer: 1, Steered: 1}
 messages = st.one_of([st.builds(kind, *fields) for kind, fields in MESSAGES.items()])
 
 
@@ -138,8 +151,8 @@ def test_damaged_messages_are_a_message_or_a_wire_error(frames):
 
 def test_layout_on_the_wire():
     """By hand from the msgpack specification: fixarray, fixstr tag, fixints."""
-    frames = encode(Ask(1, 2, 3, 4, 5, 6), [np.array([1.0, -2.0])])
-    assert bytes(frames[0]) == b"\x97\xa3ask\x01\x02\x03\x04\x05\x06"
+    frames = encode(Ask(1, 2, 3, 4, 5, 6, 7), [np.array([1.0, -2.0])])
+    assert bytes(frames[0]) == b"\x98\xa3ask\x01\x02\x03\x04\x05\x06\x07"
     assert bytes(frames[1]) == b"\0\0\0\0\0\0\xf0\x3f" + b"\0\0\0\0\0\0\0\xc0"
     assert encode(Reset(None, 1)) == [b"\x93\xa5reset\xc0\x01"]
     assert encode(Bye()) == [b"\x91\xa3bye"]
@@ -179,6 +192,12 @@ def test_hostile_headers(header):
         Hello(1, "plant", "x" * 201, "", 0),
         Ask(-1, 0, 0, 0, 0, 0),
         Ask(0, 0, 0, 0, 0, -1),
+        Ask(0, 0, 0, 0, 0, 0, -1),
+        Ask(0, 0, 0, 0, 0, 0, wire.MAX_HORIZON + 1),
+        Ping(2**63),
+        Pong(0, 0, 2**63),
+        Hello(3, "policy", "me", "", 0, "x" * 201),
+        Answer(0, "v", 1, 0, 0, 1, -1),
         Answer(0, "v", 1, 0, 0, 0),
         Answer(0, "v", 1, 0, 0, wire.MAX_HORIZON + 1),
         Reject(-2, "late", ""),
@@ -195,9 +214,9 @@ def test_values_out_of_range_are_refused(message):
 
 
 def test_number_of_frames():
-    header = bytes(encode(Ask(0, 0, 0, 0, 0, 0))[0])
-    assert decode([header, *[b""] * wire.MAX_ARRAYS])
-    for arrays in (0, wire.MAX_ARRAYS + 1):
+    header = bytes(encode(Ask(0, 0, 0, 0, 0, 0, 3))[0])
+    assert decode([header, *[b""] * (wire.MAX_ARRAYS + 1)])  # the last is the prefix
+    for arrays in (0, wire.MAX_ARRAYS + 2):
         with pytest.raises(WireError, match=r"array|frames"):
             decode([header, *[b""] * arrays])
     with pytest.raises(WireError, match="Command with 2 arrays, expected 1 to 1"):

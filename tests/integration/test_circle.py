@@ -57,8 +57,8 @@ def run(onebeat, store, tmp_path_factory):
 def test_run_answers_with_one_json_value_of_the_documented_fields(run):
     report, _ = run
     assert set(report) >= FIELDS
-    assert set(report["rungs"]) == {"fresh", "tail", "local", "hold", "stop"}
-    stages = {"wake", "observe", "transport", "queue", "infer", "act", "total"}
+    assert set(report["rungs"]) == {"fresh", "tail", "local", "hold", "stop", "human"}
+    stages = {"wake", "observe", "transport", "queue", "infer", "act", "rest", "total"}
     assert set(report["stages"]) == stages
     assert set(report["stages"]["total"]) == {"p50", "p99", "p99_9", "max"}
     assert report["ticks"] + report["skipped"] == 200

@@ -83,7 +83,7 @@ def test_a_fault_in_the_words_is_one_line_and_status_2(words, expected):
         ["train", "data=no-such.hdf5", "task=pointmaze-medium"],
         ["finetune", "parent=no-such-bundle", "logs=[a.mcap]"],
         ["serve", "bundle=no-such-bundle"],
-        ["latency", "bundle=no-such-bundle"],
+        ["latency", "no-such-bundle"],
         ["run", "task=pointmaze-mediun", "mode=lockstep"],
         ["sim", "serve", "task=no-such-task"],
     ],

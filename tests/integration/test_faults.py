@@ -13,24 +13,29 @@ from pathlib import Path
 import pytest
 import zmq
 
+from controller.endpoints import endpoint_for
 from controller.launch import LiveRun, RunFailed
 from controller.log_reader import read_log
 from controller.process import RuntimeDirectory
 from controller.settings import PlantSettings, PolicySettings, RunConfig
-from controller.transport import endpoint_for
 from controller.types import Rung
 
 LOOP = {"stop_after_s": 0.3, "linger_s": 0.2}
 
 
 def config(
-    store: Path, out: Path, seconds: float = 20.0, replica: bool = False, **loop
+    store: Path,
+    out: Path,
+    seconds: float = 20.0,
+    replica: bool = False,
+    restart: bool = False,
+    **loop,
 ) -> RunConfig:
     base = RunConfig(
         task="pointmaze-umaze",
         seconds=seconds,
         out=str(out),
-        policy=PolicySettings(bundle=str(store), local_replica=replica),
+        policy=PolicySettings(bundle=str(store), local_replica=replica, restart=restart),
     )
     import msgspec
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from controller.clients import RemotePlant
 from controller.clock import MonotonicClock
+from controller.endpoints import endpoint_for
 from controller.launch import LiveRun, RunFailed
 from controller.log_reader import read_log
 from controller.process import RuntimeDirectory
+from controller.remote_plant import RemotePlant
 from controller.settings import PlantSettings, PolicySettings, RunConfig
-from controller.transport import endpoint_for
 from controller.types import Mode, Rung
 from sim.gym_plant import GymPlant
 from sim.registry import task_named

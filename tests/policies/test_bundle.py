@@ -46,6 +46,15 @@ def test_it_holds_what_it_was_given(made):
         loaded.arrays("critics")
 
 
+def test_a_horizon_of_one_is_not_written_and_others_are(made, tmp_path):
+    assert "horizon" not in msgspec.json.decode((made / "manifest.json").read_bytes())
+    assert load_bundle(made).manifest.horizon == 1
+    longer = load_bundle(toy_bundle(tmp_path, horizon=3))
+    assert longer.manifest.horizon == 3
+    assert bundle.describe_bundle(longer.path)["actions_per_answer"] == 3
+    assert longer.golden["actions"].shape == (8, 3, 2)
+
+
 def test_the_version_names_generation_and_content(made, tmp_path):
     assert made.name.startswith("v0001-")
     assert toy_bundle(tmp_path / "again").name == made.name

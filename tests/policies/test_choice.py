@@ -11,8 +11,10 @@ from controller.clock import VirtualClock
 from policies.batch import load_batch
 from policies.bundle import load_bundle
 from policies.choice import choose, is_clear
-from policies.engine import LocalPolicy, golden, load_policy
-from policies.make_sampler import make_sampler
+from policies.engine import load_policy
+from policies.golden import golden
+from policies.local_policy import LocalPolicy
+from policies.make_sampler import Samplers, make_sampler
 from policies.model import CriticSettings, SamplerSettings
 from tests.policies.weights import (
     ACTION,
@@ -163,8 +165,8 @@ def test_golden_actions_are_those_every_engine_gives(select):
     weights, critics = weights_of(MODELS["gaussian-mean"]), critics_towards(GOAL)
     critics["head.bias"] -= np.float32(1000.0)
     kept = golden(about, weights, np.random.default_rng(0).standard_normal((40, 5)), critics)
-    drawing = make_sampler(about, weights, critics)
-    policy = LocalPolicy(spec, "", about.codec, drawing, VirtualClock(0))
+    samplers = Samplers(about, weights, critics)
+    policy = LocalPolicy(about, about.codec, samplers, VirtualClock(0))
 
     def clear(ticks):
         keys = zip(kept["observations"], kept["seeds"].tolist(), ticks, strict=True)
@@ -186,7 +188,7 @@ def test_a_batch_is_as_many_policies(candidates, engine, tmp_path):
     assert (batch.version, batch.spec, batch.evaluations) == (path.name, single.spec, 2)
     seen = np.random.default_rng(0).standard_normal((6, OBSERVATION))
     got = batch.act(seen, np.random.default_rng(5))
-    assert got.shape == (6, ACTION)
+    assert got.shape == (6, 1, ACTION)
     rng = np.random.default_rng(5)
     noise = rng.standard_normal((2, 6 * candidates, ACTION), dtype=np.float32)
     uniform = rng.random(6) if candidates > 1 else np.zeros(6)
@@ -200,7 +202,7 @@ def test_a_batch_is_as_many_policies(candidates, engine, tmp_path):
             bundle.codec.encode_observation(seen[row : row + 1]), share, uniform[row : row + 1]
         )
         expected = bundle.codec.decode_action(encoded)[0]
-        np.testing.assert_allclose(got[row], expected, atol=2e-6)
+        np.testing.assert_allclose(got[row, 0], expected, atol=2e-6)
 
 
 def test_a_batch_takes_all_its_randomness_from_the_generator(tmp_path):
@@ -210,4 +212,4 @@ def test_a_batch_takes_all_its_randomness_from_the_generator(tmp_path):
     seen = np.random.default_rng(0).standard_normal((50, OBSERVATION))
     first, again, other = (batch.act(seen, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert np.array_equal(first, again)
-    assert not np.isclose(first, other).all(axis=1).any()
+    assert not np.isclose(first, other).all(axis=2).any()

@@ -42,6 +42,18 @@ def test_a_constant_element_is_centred_but_not_blown_up():
     assert fitted.encode_observation(shifted)[0, 5] == np.float32(0.25)
 
 
+def test_chunks_are_their_actions_row_by_row():
+    fitted = codec.fit(toy_data(), SPEC)
+    chunk = np.array([[[-2.0, 2.0], [0.0, 1.0], [1.0, -1.0]]] * 2, np.float32)
+    encoded = fitted.encode_chunk(chunk)
+    assert encoded.tolist() == [[-1.0, 1.0, 0.0, 0.5, 0.5, -0.5]] * 2
+    decoded = fitted.decode_chunk(encoded)
+    assert decoded.dtype == np.float32
+    assert np.array_equal(decoded, chunk)
+    beyond = fitted.decode_chunk(3.0 * encoded)
+    assert beyond[0].tolist() == [[-2.0, 2.0], [0.0, 2.0], [2.0, -2.0]]
+
+
 def test_action_limits_map_to_one():
     fitted = codec.fit(toy_data(), SPEC)
     limits = np.array([[-2.0, 2.0]], np.float32)

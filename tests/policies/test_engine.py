@@ -14,7 +14,7 @@ from controller.clock import VirtualClock
 from controller.interfaces import Policy
 from controller.types import Observation, Request
 from policies import bundle
-from policies.engine import NoiseSource, load_policy
+from policies.engine import load_policy
 from policies.errors import BundleError
 from policies.make_sampler import make_sampler
 from policies.manifest import CRITICS
@@ -26,6 +26,7 @@ from policies.model import (
     NetworkSettings,
     SamplerSettings,
 )
+from policies.noise import NoiseSource
 from tests.policies.weights import CRITICS_OF, MODELS, NETWORKS, bundle_of, robot
 
 SPEC = robot()

@@ -13,7 +13,7 @@ from controller.acting import ActSettings
 from policies import nets
 from policies.algos.sac import LOG_STD_MAX, LOG_STD_MIN
 from policies.engine_shapes import critic_shapes, policy_shapes
-from policies.engine_torch import torch_draw, torch_values
+from policies.engine_torch import torch_draws, torch_values
 from policies.make_sampler import make_sampler
 from policies.model import (
     ConsistencyModel,
@@ -165,7 +165,7 @@ def test_torch_computes_the_network_that_is_trained(name):
     trained = nets.Denoiser(ACTION, OBSERVATION, net)
     views = {key: torch.from_numpy(array)[None] for key, array in weights.items()}
     condition, noise = drawn(6, 1)
-    got = torch_draw(model, weights, PLAIN, "cpu")(condition, noise)
+    got = torch_draws(model, weights, "cpu")(PLAIN)(condition, noise)
     # One step from T: f = c_skip x + c_out F(c_in x, 250 ln T, s), x = T z.
     s, z, top, data, low = torch.from_numpy(condition), torch.from_numpy(noise[0]), 80.0, 0.5, 0.002
     label = torch.full((1, 1, 1), 250.0 * np.log(top))

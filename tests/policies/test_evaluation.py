@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from controller.acting import ActSettings
-from controller.errors import SpecMismatch
+from controller.errors import ConfigError, SpecMismatch
 from controller.scores import figures
 from controller.types import VectorStep
 from policies import evaluation
 from policies.bundle import load_bundle
 from policies.errors import BundleError
-from policies.evaluation import Trial, action_us, best, play, record, returns_of
+from policies.evaluation import Trial, action_us, best, executed, play, record, returns_of
 from tests.policies.robots import SPEC, toy_bundle
 
 LENGTH = 5
@@ -62,14 +62,14 @@ class Scale:
 class Constant:
     """Acts 2 in the first element, and its noise in the second."""
 
-    spec, version = SPEC, "v1"
+    spec, version, horizon = SPEC, "v1", 1
 
     def __init__(self):
         self.noise = []
 
     def act(self, observations, rng):
         self.noise.append(rng.standard_normal(len(observations)))
-        return np.stack([np.full(len(observations), 2.0), self.noise[-1]], axis=1)
+        return np.stack([np.full(len(observations), 2.0), self.noise[-1]], axis=1)[:, None]
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,43 @@ def test_figures_are_those_of_the_episodes(monkeypatch, tmp_path):
     assert got.episode_returns == [10.0] * 4
     assert (got.score_mean, got.score_ci95, got.success) == (50.0, (50.0, 50.0), 1.0)
     assert (got.length_mean, len(over)) == (LENGTH, 4)
+
+
+class Rising:
+    """Acts with row + 1: the reward of a step says which row was executed."""
+
+    spec, version, horizon = SPEC, "v1", 4
+
+    def act(self, observations, rng):
+        rows = np.broadcast_to(np.arange(1.0, 5.0)[:, None], (len(observations), 4, 2))
+        return rows.copy()
+
+
+@pytest.mark.parametrize(
+    ("execute", "expected"),
+    # Episodes have five steps: rows 1 2 1 2 1 with two executed, half of four.
+    [(None, 7.0), (1, 5.0), (2, 7.0), (3, 1 + 2 + 3 + 1 + 2.0), (4, 1 + 2 + 3 + 4 + 1.0)],
+)
+def test_rows_that_are_executed_by_hand(monkeypatch, tmp_path, execute, expected):
+    monkeypatch.setattr(evaluation, "load_batch", lambda *words: Rising())
+    got = play(tmp_path, Scale(3), trial(execute=execute))
+    assert got.episode_returns == [expected] * 4
+
+
+@pytest.mark.parametrize(
+    ("execute", "horizon", "expected"),
+    [(None, 1, 1), (None, 2, 1), (None, 3, 1), (None, 8, 4), (1, 8, 1), (8, 8, 8)],
+)
+def test_how_many_rows_are_executed(execute, horizon, expected):
+    assert executed(execute, horizon) == expected
+
+
+@pytest.mark.parametrize(
+    ("horizon", "said"), [(1, "has 1 row; expected 1$"), (8, "has 8 rows; expected 1 to 8$")]
+)
+def test_more_rows_than_an_answer_has_are_refused(monkeypatch, tmp_path, horizon, said):
+    with pytest.raises(ConfigError, match=f"execute=9: an answer of this policy {said}"):
+        executed(9, horizon)
 
 
 def test_success_of_a_task_without_one_is_null(monkeypatch, tmp_path):
@@ -183,6 +220,17 @@ def test_a_record_says_what_was_scored_and_how(bundle):
         "score_mean", "score_ci95", "success", "length_mean", "steps", "candidates", "select",
         "action_us_p50", "selection", "seconds",
     }  # fmt: skip
+
+
+def test_a_record_says_how_many_rows_were_executed(bundle, tmp_path):
+    played = figures([1.0], [5], None, None)
+    got = record(bundle, played, trial(), 1.0)
+    assert (got.horizon, got.execute) == (1, 1)
+    long = toy_bundle(tmp_path, horizon=6)
+    assert [
+        record(long, played, trial(**changes), 1.0).execute
+        for changes in ({}, {"execute": 6}, {"through": "loop"})
+    ] == [3, 6, None]
 
 
 def test_a_record_says_how_it_acted_where_that_was_changed(bundle):

@@ -12,11 +12,12 @@ from controller.acting import ActSettings
 from controller.cli import main
 from controller.errors import ConfigError
 from policies.bundle import load_bundle
-from policies.engine import NoiseSource, load_policy
+from policies.engine import load_policy
 from policies.errors import BundleError
 from policies.export import ExportPolicyConfig, export
 from policies.make_sampler import make_sampler
 from policies.model import SamplerSettings
+from policies.noise import NoiseSource
 from tests.policies.robots import toy_bundle
 from tests.policies.test_engine import reseal
 from tests.policies.weights import CRITICS_OF, MODELS, bundle_of
@@ -60,6 +61,21 @@ def test_the_file_gives_the_actions_of_the_bundle(name, steps, rows, tmp_path):
     (action,) = run.run(["action"], given)
     assert (action.shape, action.dtype) == ((rows, 3), np.float32)
     np.testing.assert_allclose(action, expected(root, seen, noise, act), atol=3e-5)
+
+
+@pytest.mark.parametrize("name", ["consistency-mish", "diffusion-blocks", "gaussian-mean"])
+def test_a_file_of_chunks_gives_them_in_rows(name, tmp_path):
+    root = bundle_of(tmp_path, MODELS[name], horizon=4)
+    told = export(ExportPolicyConfig(str(root), str(tmp_path / "p.onnx")))
+    rng = np.random.default_rng(0)
+    seen = rng.standard_normal((7, 5)).astype(np.float32)
+    noise = rng.standard_normal((told["steps"], 7, 12)).astype(np.float32)
+    (action,) = session(told["file"]).run(["action"], {"observation": seen, "noise": noise})
+    bundle = load_bundle(root)
+    sampler = make_sampler(bundle.manifest, bundle.weights)
+    encoded = sampler(bundle.codec.encode_observation(seen), noise)
+    assert action.shape == (7, 4, 3)
+    np.testing.assert_allclose(action, bundle.codec.decode_chunk(encoded), atol=3e-5)
 
 
 def test_actions_stay_within_the_limits(tmp_path):

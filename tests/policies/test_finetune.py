@@ -10,6 +10,7 @@ from controller.clock import VirtualClock
 from controller.errors import DataError
 from policies import bundle
 from policies.engine import load_policy
+from policies.errors import BundleError
 from policies.finetune import finetune
 from policies.learning import ConsistencySettings
 from policies.settings import FinetuneConfig
@@ -103,6 +104,13 @@ def test_logs_of_another_robot_are_refused(parent, tmp_path):
     logs = replace(toy_data(50), layout=(("observation", 6),))
     with pytest.raises(DataError, match="expected those of toy: position"):
         finetune(config(), logs, None, tmp_path, parent=parent)
+
+
+def test_a_policy_of_chunks_is_refused(tmp_path):
+    path = toy_bundle(tmp_path, loss=LOSS, horizon=3)
+    with pytest.raises(BundleError, match="answers with 3 actions; expected a policy of one"):
+        finetune(config(), toy_data(200, seed=2), parent=path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_same_seed_same_bits(parent, tmp_path):

@@ -58,6 +58,35 @@ def test_one_run_gives_the_same_numbers_as_several():
             assert torch.equal(column[0], getattr(together, name)[run]), name
 
 
+def test_chunks_by_hand():
+    # Row r has the action r / 100, in episodes of 50, 50 and 20 rows.
+    data = toy_data(120)
+    data.actions[:] = np.arange(120)[:, None] / 100
+    made = codec.fit(data, SPEC)
+    table = Table(data, made, NONE, horizon=4)
+    rows = torch.tensor([[0, 47], [48, 49], [50, 118]])
+    got = made.decode_chunk(table.take(rows).action.reshape(6, 8).numpy())
+    expected = np.array(
+        [[0, 1, 2, 3], [47, 48, 49, 49], [48, 49, 49, 49], [49] * 4, [50, 51, 52, 53],
+         [118, 119, 119, 119]]
+    )  # fmt: skip
+    assert np.allclose(got, expected[..., None] / 100)
+
+
+@given(st.integers(1, 60), st.integers(1, 130))
+def test_a_chunk_is_the_view_of_the_transitions_encoded(horizon, rows):
+    data = toy_data(rows)
+    made = codec.fit(data, SPEC)
+    every = np.arange(rows)
+    chunks, _ = data.chunks(horizon).take(every)
+    got = Table(data, made, NONE, horizon=horizon).take(torch.from_numpy(every[None]))
+    assert got.action.shape == (1, rows, 2 * horizon)
+    assert np.array_equal(got.action[0].numpy(), made.encode_chunk(chunks))
+    alone = Table(data, made, NONE).take(torch.from_numpy(every[None]))
+    for name in vars(alone).keys() - {"action"}:
+        assert torch.equal(getattr(got, name), getattr(alone, name)), name
+
+
 def test_observations_stay_as_they_are_where_that_is_asked_for():
     data = toy_data(100)
     batch = table_of(data, normalise=False).take(torch.arange(100)[None])

@@ -14,12 +14,14 @@ import torch
 from controller.clock import VirtualClock
 from controller.errors import DataError
 from controller.types import Observation, Request
-from policies import bundle, checkpoints
+from policies import bundle, checkpoints, training
+from policies.batch import load_batch
 from policies.engine import load_policy
 from policies.errors import BundleError, TrainingDiverged
 from policies.learning import Averaging, ConsistencySettings, OptimiserSettings, ValueSettings
 from policies.metrics import read_lines
 from policies.model import CriticSettings, NetworkSettings, SamplerSettings
+from policies.settings import TrainConfig
 from policies.train import train
 from policies.train_state import exclusive, read_state
 from tests.policies.robots import SPEC, toy_config, toy_data
@@ -40,6 +42,9 @@ KINDS = {
     "bc": {},
     "td3_bc seeds": {"critic": SMALL, "seeds": (0, 1)},
     "iql": {"critic": SMALL},
+    "consistency_bc chunks": {"horizon": 3},
+    "diffusion_bc chunks seeds": {"horizon": 4, "seeds": (0, 1)},
+    "bc chunks": {"horizon": 2},
     "rebrac": {"critic": CriticSettings(hidden=(16, 16), layer_norm=True)},
 }
 EVERY = pytest.mark.parametrize("kind", KINDS)
@@ -251,6 +256,7 @@ def test_what_does_not_decide_the_weights_may_change_on_the_way(tmp_path):
             {"optimiser": OptimiserSettings(steps=7, batch=32, warmup=0)},
             "optimiser.steps=6, these settings have 7",
         ),
+        ({"horizon": 2}, "horizon=1, these settings have 2"),
         ({"seed": 1}, r"seeds=\[0\], these settings have \[1\]"),
         ({"observation": None}, r"observation=\['position', 'target'\], these settings have None"),
     ],
@@ -263,6 +269,22 @@ def test_a_run_goes_on_with_its_own_settings_only(tmp_path, changes, expected):
         run(msgspec.structs.replace(config, resume=True, **changes), tmp_path)
     assert "\n" not in str(error.value)
     assert read_state(tmp_path).about == before
+
+
+def test_a_run_that_does_not_name_its_horizon_has_one_of_one(tmp_path, monkeypatch):
+    config = config_of("bc", resume=True)
+    named = training.comparable
+
+    def unnamed(config):
+        return {key: value for key, value in named(config).items() if key != "horizon"}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "comparable", unnamed)
+        run(msgspec.structs.replace(config, resume=False), tmp_path, until=3)
+    assert "horizon" not in read_state(tmp_path).about["config"]
+    with pytest.raises(BundleError, match="horizon=1, these settings have 2"):
+        run(msgspec.structs.replace(config, horizon=2), tmp_path)
+    assert bundle.load_bundle(run(config, tmp_path)[0]).manifest.training["steps"] == 6
 
 
 def test_a_run_goes_on_with_its_own_data_and_robot_only(tmp_path):
@@ -405,6 +427,46 @@ def test_it_learns_the_controller_of_the_data(tmp_path, algorithm):
         errors.append(chunk.actions[0] - fresh.actions[tick])
     # The actions' spread is 1.2; a constant guess would miss by that.
     assert np.sqrt(np.square(errors).mean()) < 0.3
+
+
+def walk(rows=6000, seed=0):
+    """Return rows of a point whose force turns by 0.3 rad a step: what comes next is known."""
+    data = toy_data(rows, seed)
+    turns = np.random.default_rng(seed).uniform(0, 2 * np.pi, rows // 50).repeat(50)
+    phase = turns + 0.3 * (np.arange(rows) % 50)
+    circle = np.stack([np.cos(phase), np.sin(phase)], 1)
+    observations = np.concatenate([circle, np.zeros((rows, 4))], 1)
+    return replace(data, observations=observations, actions=(1.5 * circle).astype(np.float32))
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "consistency_bc", "diffusion_bc"])
+def test_it_learns_what_comes_next_in_the_data(tmp_path, algorithm):
+    config = toy_config(
+        algorithm=algorithm,
+        horizon=4,
+        network=NetworkSettings(hidden=(64, 64)),
+        loss=ConsistencySettings(levels_end=5),
+        optimiser=OptimiserSettings(steps=800, batch=128, learning_rate=3e-3),
+        sampler=SamplerSettings(temperature=0.0),
+    )
+    policy = load_batch(run(config, tmp_path, data=walk())[0])
+    phase = np.linspace(0.0, 6.0, 50)
+    seen = np.zeros((50, 6))
+    seen[:, :2] = np.stack([np.cos(phase), np.sin(phase)], 1)
+    got = policy.act(seen, np.random.default_rng(0))
+    ahead = phase[:, None] + 0.3 * np.arange(4)
+    expected = 1.5 * np.stack([np.cos(ahead), np.sin(ahead)], 2)
+    error = np.sqrt(np.square(got - expected).mean((0, 2)))
+    # The first action in place of all four would be off by 0.3, 0.6 and 0.9 in the later rows.
+    assert got.shape == (50, 4, 2)
+    assert (error < 0.15).all(), error
+
+
+@pytest.mark.parametrize("algorithm", ["consistency_ac", "diffusion_ql", "td3_bc", "iql", "rebrac"])
+def test_values_of_chunks_are_refused(algorithm):
+    said = f"horizon 8: {algorithm} values single actions; expected 1, or an algorithm that"
+    with pytest.raises(ValueError, match=said):
+        TrainConfig(algorithm=algorithm, horizon=8)
 
 
 WITHOUT = ("mujoco", "gymnasium", "gymnasium_robotics", "dm_control", "zmq", "matplotlib", "PIL")

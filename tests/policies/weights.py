@@ -11,7 +11,7 @@ import numpy as np
 from controller.spec import ArraySpec, Spec
 from policies.bundle import save_bundle
 from policies.codec import of_limits
-from policies.engine import golden
+from policies.golden import golden
 from policies.manifest import CRITICS, Arrays, Draft
 from policies.model import (
     ChainSettings,
@@ -107,6 +107,7 @@ def draft_of(
     sampler: SamplerSettings = PLAIN,
     critic: CriticSettings | None = None,
     spec: Spec | None = None,
+    horizon: int = 1,
 ) -> Draft:
     """Return what a bundle says of such a policy."""
     spec = spec or robot()
@@ -119,6 +120,7 @@ def draft_of(
         data=(),
         training={},
         critic=critic,
+        horizon=horizon,
     )
 
 
@@ -128,10 +130,11 @@ def bundle_of(
     sampler: SamplerSettings = PLAIN,
     critic: CriticSettings | None = None,
     spec: Spec | None = None,
+    horizon: int = 1,
 ) -> Path:
     """Write a bundle of random arrays and return its directory."""
-    draft = draft_of(model, sampler, critic, spec)
-    sizes = draft.codec.condition_size, draft.codec.action_size
+    draft = draft_of(model, sampler, critic, spec, horizon)
+    sizes = draft.codec.condition_size, horizon * draft.codec.action_size
     weights = weights_of(model, *sizes)
     critics = critics_of(critic, *sizes) if critic else None
     seen = np.random.default_rng(2).standard_normal((16, sizes[0]))

@@ -12,14 +12,14 @@ import time
 import numpy as np
 import pytest
 
-from controller.clients import RemotePlant
 from controller.clock import MonotonicClock
 from controller.control import control
+from controller.endpoints import endpoint_for
 from controller.errors import EndpointInUse, PlantFailed, PlantLost, Refused, SpecMismatch
 from controller.interfaces import Plant
 from controller.lockstep_client import LockstepPlant
+from controller.remote_plant import RemotePlant
 from controller.testing import check_plant
-from controller.transport import endpoint_for
 from sim.lockstep_server import LockstepServer
 from sim.registry import make_plant
 from sim.server import RealTimeServer

@@ -10,16 +10,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from controller.clients import RemotePlant
 from controller.clock import MonotonicClock
 from controller.control import control
+from controller.endpoints import endpoint_for
 from controller.errors import EndpointInUse, PlantFailed, PlantLost, Refused, SpecMismatch
 from controller.fault_settings import FaultsConfig
 from controller.greeting import Session
 from controller.loop import ControlLoop, LoopConfig
+from controller.remote_plant import RemotePlant
 from controller.spec import Spec
 from controller.testing import FakePolicy, ListSink
-from controller.transport import endpoint_for
 from controller.types import Observation, Rung
 from controller.wire import Command, Reject, State
 from sim.server import RealTimeServer

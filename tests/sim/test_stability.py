@@ -7,16 +7,16 @@ import mujoco
 import numpy as np
 import pytest
 
-from controller.clients import RemotePlant
 from controller.clock import MonotonicClock
+from controller.endpoints import endpoint_for
 from controller.errors import PlantFailed
 from controller.log_reader import read_log
 from controller.loop import ControlLoop, LoopConfig
+from controller.remote_plant import RemotePlant
 from controller.session import run_lockstep
 from controller.settings import RunConfig
 from controller.spec import ArraySpec, Spec
 from controller.testing import FakePolicy, ListSink
-from controller.transport import endpoint_for
 from controller.types import Mode, Reason, Rung
 from sim.errors import SimError, SimulationUnstable
 from sim.gym_plant import GymPlant

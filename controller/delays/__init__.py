@@ -1,0 +1,1 @@
+"""What latency costs: the return of a policy over the delay of its answers."""

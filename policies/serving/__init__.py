@@ -1,0 +1,1 @@
+"""A server that answers many robots with several policies, and changes them between requests."""
