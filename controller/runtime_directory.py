@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-PREFIX = "onebeat-"
+PREFIX = "onebeat-run-"
+"""Nothing else may be named so: what has this name and no owner is removed."""
 _STALE_AFTER_S = 60.0
 
 

@@ -331,16 +331,16 @@ def test_runtime_directory_is_private_short_and_temporary():
 
 def test_only_directories_without_an_owner_are_swept(monkeypatch, tmp_path):
     base = Path(tempfile.mkdtemp(dir=tmp_path))
-    left = base / "onebeat-left"
+    left = base / "onebeat-run-left"
     left.mkdir()
     (left / "policy").touch()
-    fresh = base / "onebeat-fresh"
+    fresh = base / "onebeat-run-fresh"
     fresh.mkdir()
     other = base / "other"
     other.mkdir()
-    (base / "onebeat-link").symlink_to(other)
+    (base / "onebeat-run-link").symlink_to(other)
     with RuntimeDirectory() as owned:
-        mine = base / "onebeat-owned"
+        mine = base / "onebeat-run-owned"
         mine.mkdir()
         descriptor = runtime_directory._locked(mine)
         for path in (left, mine, other, owned):
@@ -350,8 +350,8 @@ def test_only_directories_without_an_owner_are_swept(monkeypatch, tmp_path):
         with RuntimeDirectory():
             assert owned.exists()
     assert sorted(path.name for path in base.iterdir()) == [
-        "onebeat-fresh",
-        "onebeat-link",
-        "onebeat-owned",
+        "onebeat-run-fresh",
+        "onebeat-run-link",
+        "onebeat-run-owned",
         "other",
     ]
