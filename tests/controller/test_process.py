@@ -338,18 +338,21 @@ def test_only_directories_without_an_owner_are_swept(monkeypatch, tmp_path):
     fresh.mkdir()
     other = base / "other"
     other.mkdir()
+    scratch = base / "onebeat-delays-1"
+    scratch.mkdir()
     (base / "onebeat-run-link").symlink_to(other)
     with RuntimeDirectory() as owned:
         mine = base / "onebeat-run-owned"
         mine.mkdir()
         descriptor = runtime_directory._locked(mine)
-        for path in (left, mine, other, owned):
+        for path in (left, mine, other, owned, scratch):
             os.utime(path, (0, 0))
         runtime_directory._sweep(base)
         os.close(descriptor)
         with RuntimeDirectory():
             assert owned.exists()
     assert sorted(path.name for path in base.iterdir()) == [
+        "onebeat-delays-1",
         "onebeat-run-fresh",
         "onebeat-run-link",
         "onebeat-run-owned",
