@@ -62,6 +62,7 @@ def test_links_to_files_lead_somewhere(path):
 SHIPPED = sorted((ROOT / "configs").glob("*/*.yaml"))
 KINDS = {
     "data": "sim.settings:GenerateConfig",
+    "delays": "controller.delays.settings:DelaysConfig",
     "demo": "controller.settings:DemoConfig",
     "doctor": "controller.settings:DoctorConfig",
     "eval": "controller.settings:EvalConfig",
