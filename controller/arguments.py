@@ -81,7 +81,9 @@ def _flag(name: str, rest: list[str]) -> str:
     key, equals, value = name.partition("=")
     if not equals:
         if not rest or rest[0].startswith("--"):
-            raise ConfigError(f"--{name}: expected a value, as in --{name} VALUE")
+            near = nearest_of(name, (*SWITCHES, *FLAGS))
+            meant = f"; did you mean --{near}?" if near else ""
+            raise ConfigError(f"--{name}: expected a value, as in --{name} VALUE{meant}")
         value = rest.pop(0)
     return f"{key.replace('-', '_')}={value}"
 

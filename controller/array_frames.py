@@ -19,7 +19,8 @@ def unpack(frames: Sequence[bytes], specs: Sequence[ArraySpec]) -> tuple[Array, 
     """
     if len(frames) != len(specs):
         raise WireError(f"{len(frames)} array frames, expected {len(specs)}")
-    return tuple(_view(frame, spec, spec.shape) for frame, spec in zip(frames, specs, strict=True))
+    arrays = [_view(frame, spec, spec.shape, 1) for frame, spec in zip(frames, specs, strict=True)]
+    return tuple(arrays)
 
 
 def unpack_chunk(frame: bytes, spec: ArraySpec, horizon: int) -> Array:
@@ -28,7 +29,7 @@ def unpack_chunk(frame: bytes, spec: ArraySpec, horizon: int) -> Array:
     Raises:
         WireError: the frame has not the length of ``horizon`` actions.
     """
-    return _view(frame, spec, (horizon, *spec.shape))
+    return _view(frame, spec, (horizon, *spec.shape), horizon)
 
 
 def require_arrays(arrays: Sequence[Array], specs: Sequence[ArraySpec]) -> None:
@@ -36,17 +37,17 @@ def require_arrays(arrays: Sequence[Array], specs: Sequence[ArraySpec]) -> None:
     if len(arrays) != len(specs):
         raise SpecMismatch(f"{len(arrays)} arrays, expected {len(specs)}")
     for array, spec in zip(arrays, specs, strict=True):
-        if array.shape != spec.shape or array.dtype != spec.dtype:
+        if array.shape != spec.shape or array.dtype != spec.numpy_dtype:
             raise SpecMismatch(
                 f"{spec.name} is {list(array.shape)} {array.dtype}, "
                 f"expected {list(spec.shape)} {spec.dtype}"
             )
 
 
-def _view(frame: bytes, spec: ArraySpec, shape: tuple[int, ...]) -> Array:
-    expected = spec.nbytes * (shape[0] if len(shape) > len(spec.shape) else 1)
+def _view(frame: bytes, spec: ArraySpec, shape: tuple[int, ...], rows: int) -> Array:
+    expected = spec.nbytes * rows
     if len(frame) != expected:
         raise WireError(f"{spec.name} has {len(frame)} bytes, expected {expected} for {shape}")
-    array: Array = np.frombuffer(frame, dtype=spec.dtype).reshape(shape)
-    array.flags.writeable = False
+    array: Array = np.ndarray(shape, spec.numpy_dtype, frame)
+    array.setflags(write=False)
     return array

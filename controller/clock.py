@@ -16,9 +16,8 @@ class MonotonicClock:
     def __init__(self, spin_ns: int = 0) -> None:
         self.spin_ns = spin_ns
 
-    def now_ns(self) -> int:
-        """Return monotonic nanoseconds."""
-        return time.monotonic_ns()
+    now_ns = staticmethod(time.monotonic_ns)
+    """Return monotonic nanoseconds. A tick asks two dozen times: without a frame each."""
 
     def sleep_until(self, deadline_ns: int) -> None:
         """Sleep to ``deadline_ns``, spinning through the last ``spin_ns``."""

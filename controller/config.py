@@ -104,13 +104,17 @@ def _override(word: str, kind: type[msgspec.Struct]) -> dict[str, Any]:
             f"override {shown(word)}: expected key=value, as in {_first_key(kind)}=..."
         )
     place = _Place(f"override {key}={one_line(text, 60)}", kind, quiet=key)
+    broken: ConfigError | None = None
     try:
         value = parse(text, place.source)
-    except ConfigError:
-        value = text
+    except ConfigError as error:
+        value, broken = text, error
     try:
         return _checked(key, value, kind, place)
     except ConfigError:
+        if broken is not None and text.lstrip().startswith(("[", "{")):
+            quote = 'a name with brackets wants quotes, as in "array[0]"'
+            raise ConfigError(f"{broken}; {quote}") from None
         # A number may be meant as text: `out=7` names a folder.
         if value is not None and not isinstance(value, (str, list, dict)):
             with suppress(ConfigError):

@@ -90,16 +90,32 @@ def progress_bar(title: str) -> Iterator[Advance]:
 
 @contextmanager
 def run_bar(seconds: float | None) -> Iterator[Callable[[float, str], None]]:
-    """Show a bar of a run on standard error; the value is called with (elapsed_s, words)."""
+    """Show a bar of a run on standard error; the value is called with (elapsed_s, words).
+
+    Of a run that never began nothing stays on the screen.
+    """
     columns = (
         TextColumn("running"),
         BarColumn(bar_width=24),
         TimeRemainingColumn(),
         TextColumn("{task.fields[info]}"),
     )
-    with Progress(*columns, console=aside()) as progress:
-        task = progress.add_task("running", total=seconds, info="")
-        yield lambda elapsed_s, words: progress.update(task, completed=elapsed_s, info=words)
+    progress = Progress(*columns, console=aside(), transient=True)
+    task = progress.add_task("running", total=seconds, info="")
+
+    def show(elapsed_s: float, words: str) -> None:
+        if elapsed_s:
+            progress.live.transient = False
+            progress.start()
+        progress.update(task, completed=elapsed_s, info=words)
+
+    if progress.console.is_terminal:
+        progress.start()
+    try:
+        yield show
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 def put_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
@@ -130,7 +146,9 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return "  ".join(f"{name} {_text(inner)}" for name, inner in value.items()) or "none"
+        told = ((name, inner) for name, inner in value.items() if inner != "")
+        return "  ".join(f"{name} {_text(inner)}" for name, inner in told) or "none"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_text(inner) for inner in value) or "none"
+        between = "\n" if any(isinstance(inner, Mapping) for inner in value) else ", "
+        return between.join(_text(inner) for inner in value) or "none"
     return "none" if value is None else str(value)

@@ -311,10 +311,11 @@ def print_report(report: DoctorReport, console: Console) -> None:
         highlight=False,
     )
     table = Table(title="µs", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", "load", "rate Hz"):
+    table.add_column("")
+    for heading in ("load", "rate Hz"):
         table.add_column(heading, no_wrap=True)
     for heading in ("p50", "p99", "p99.9", "max", "samples"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for wake in report.wake:
         _row(table, f"wake-up, {WAITS[wake.wait]}", wake.load, wake.rate_hz, wake.late_us)
     for trip in report.transport:

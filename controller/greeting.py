@@ -41,6 +41,7 @@ CLOCK_WINDOW = 16
 """Newest looks at the server's clock, of which the fastest counts: an older one drifts away."""
 
 _FINAL = ("protocol", "role", "spec", "policy")
+_GREETINGS = frozenset((Welcome, Refusal, Pong))
 
 
 class Session:
@@ -157,16 +158,18 @@ class Session:
 
         Greetings are taken note of before they are returned.
         """
-        until_ns = _WALL.now_ns() + timeout_ns
+        until_ns = _WALL.now_ns() + timeout_ns if timeout_ns > 0 else 0
         for _ in range(MAX_DRAIN):
-            frames = self._client.receive(max(0, until_ns - _WALL.now_ns()))
+            frames = self._client.receive(timeout_ns)
             if frames is None:
                 return None
             try:
                 message, arrays = decode(frames)
-                self._note(message)
+                if type(message) in _GREETINGS:
+                    self._note(message)
             except WireError:
                 self.malformed += 1
+                timeout_ns = max(0, until_ns - _WALL.now_ns())
             else:
                 return message, arrays
         return None

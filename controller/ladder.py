@@ -159,9 +159,10 @@ class Ladder:
         age_ns = self.age.measure(observation, now_ns)
         if age_ns > self._patience.max_age_ns:
             return self.hold(tick, Reason.STALE)
-        if not all(is_finite(array) for array in observation.arrays):
-            self._notify("observation", "the observation is not finite")
-            return self.hold(tick, Reason.NONFINITE)
+        for array in observation.arrays:
+            if not is_finite(array):
+                self._notify("observation", "the observation is not finite")
+                return self.hold(tick, Reason.NONFINITE)
         if observation.episode != self._episode:
             # A plan was meant for the episode it was computed in.
             self._episode = observation.episode

@@ -6,10 +6,12 @@ loop's status board a few times a second.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from errno import EACCES
 from pathlib import Path
 from types import TracebackType
 
@@ -47,10 +49,20 @@ def command(verb: str, *words: str) -> list[str]:
 
 
 def fresh_log(out: Path) -> Path:
-    """Make ``out`` and return the path of a log there; a log that exists is renamed first."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Make ``out`` and return the path of a log there; a log that exists is renamed first.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
     log = out / "log.mcap"
-    set_aside(log)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        set_aside(log)
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ConfigError(f"out: {out}: cannot be written to: {why}") from None
     return log
 
 
@@ -220,7 +232,7 @@ class LiveRun:
 
     def _check_end(self) -> None:
         if self._loop.poll() != 0:
-            log = self.log if self.log.exists() else None
+            log = self.log if self.status()["ticks"] and self.log.exists() else None
             where = f" (log: {log})" if log else ""
             raise RunFailed(f"control loop: {_last_words(self._loop)}{where}", log)
 
@@ -238,6 +250,9 @@ def watch(config: RunConfig, look: Callable[[float, dict[str, int]], None]) -> l
 
     Returns:
         One line for each thing that a person should know.
+
+    Raises:
+        KeyboardInterrupt: it was stopped before its first tick.
     """
     with StopFlag() as stop, LiveRun(config) as live:
 
@@ -248,6 +263,8 @@ def watch(config: RunConfig, look: Callable[[float, dict[str, int]], None]) -> l
         notes = live.wait(seen)
         if stop():
             live.stop()
+            if not live.status()["ticks"]:
+                raise KeyboardInterrupt
             notes.append("stopped before its end; the log is complete")
         return notes
 

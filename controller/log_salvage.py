@@ -139,7 +139,9 @@ class Salvage:
         if found and (found.is_event or found.message.rtt_ns):
             self.mended += 1
             return mended
-        return record if record and self._decoded(record) else None
+        # One that reaches into the next message has lost a byte, and took that one's for it.
+        whole = record is not None and record.end <= end and self._decoded(record)
+        return record if whole else None
 
     def _next(self, start: int) -> int:
         """Return the offset of the next sound message, or of the end of the data."""

@@ -296,10 +296,13 @@ class ControlLoop:
         executed, altered = self._filter.command(
             tick.index, decision.rung, decision.requested, decision.reasons
         )
-        reasons = decision.reasons | altered
+        failed = Reason.NONE
         if not self._turn_episode(observation):
-            reasons |= self._episodes.send(executed, tick.index)
+            failed = self._episodes.send(executed, tick.index)
         sent_ns = self._clock.now_ns()
+        reasons = decision.reasons
+        if altered or failed:
+            reasons |= altered | failed
         self._advance(event_of(decision.rung, decision.reasons, asked=decision.rtt_ns >= 0))
         self._ledger.tick(tick, observation, decision, executed, reasons, sent_ns)
         if self._seat:

@@ -58,15 +58,20 @@ class RateCap:
         meter = self._meters.get(identity) or self._enter(identity, now_ns)
         elapsed_s = (now_ns - meter.filled_ns) * 1e-9
         meter.filled_ns = now_ns
-        meter.messages = min(self._burst, meter.messages + elapsed_s * self._rate_hz)
-        meter.octets = min(self._byte_burst, meter.octets + elapsed_s * self._bytes_s)
-        if meter.messages < WHOLE or meter.octets <= 0:
+        messages = meter.messages + elapsed_s * self._rate_hz
+        if messages > self._burst:
+            messages = self._burst
+        left = meter.octets + elapsed_s * self._bytes_s
+        if left > self._byte_burst:
+            left = self._byte_burst
+        admitted = messages >= WHOLE and left > 0
+        if admitted:
+            messages, left = messages - 1, left - octets
+        else:
             meter.dropped += 1
             self.dropped += 1
-            return False
-        meter.messages -= 1
-        meter.octets -= octets
-        return True
+        meter.messages, meter.octets = messages, left
+        return admitted
 
     def tells(self, identity: bytes, now_ns: int) -> bool:
         """Return whether a client is to be told now that it sends too much: once a second."""

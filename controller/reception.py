@@ -53,6 +53,10 @@ DEAF_AFTER = 500
 """Messages in a row that a client did not read before its session ends."""
 
 
+_OF_ROLE = frozenset((Ask, Command, Reset, Steer))
+"""What only clients of the server's own role may send."""
+
+
 class Delivery(NamedTuple):
     """A message of a greeted client that the server itself has to deal with."""
 
@@ -209,14 +213,15 @@ class Reception:
             self._turn_away(identity, message)
             return None
         guest.heard_ns = now_ns
-        if isinstance(message, Bye):
-            self._dismiss(identity)
-        if isinstance(message, Ping):
+        if type(message) in _OF_ROLE:
+            if guest.role != self._role:
+                self.refuse(identity, f"a {self._role} server got this from a {guest.role} client")
+                return None
+        elif isinstance(message, Ping):
             self.send(identity, Pong(message.sent_ns, now_ns, self._clock.now_ns()))
             return None
-        if isinstance(message, (Ask, Command, Reset, Steer)) and guest.role != self._role:
-            self.refuse(identity, f"a {self._role} server got this from a {guest.role} client")
-            return None
+        elif isinstance(message, Bye):
+            self._dismiss(identity)
         return Delivery(identity, message, arrays, now_ns, guest.policy)
 
     def _slow_down(self, identity: bytes, now_ns: int) -> None:

@@ -104,11 +104,12 @@ class RemotePolicy:
         """
         if not self.submit(request):
             return None
+        tick = request.tick
         for _ in range(MAX_DRAIN):
-            answer = self._next(max(0, request.deadline_ns - self._clock.now_ns()))
+            answer = self._next(request.deadline_ns - self._clock.now_ns())
             if answer is None:
                 return None
-            if answer.tick != request.tick:
+            if answer.tick != tick:
                 continue
             if isinstance(answer, ActionChunk):
                 return answer
@@ -127,12 +128,13 @@ class RemotePolicy:
             SpecMismatch: the observation is not of the spec.
         """
         require_arrays(request.observation.arrays, self._spec.observation)
-        if not self._session.ready:
+        session = self._session
+        if not session.ready:
             self._rejoin()
-        if self._session.ready and self._ask(request):
+        if session.ready and self._ask(request):
             return True
-        if self._session.ready:
-            self._session.lost()
+        if session.ready:
+            session.lost()
         return False
 
     def poll(self) -> ActionChunk | Rejected | None:
@@ -144,28 +146,30 @@ class RemotePolicy:
         self._session.close(Bye())
 
     def _ask(self, request: Request) -> bool:
-        observation = request.observation
+        observation, prefix, now_ns = request.observation, request.prefix, self._clock.now_ns()
         ask = Ask(
             tick=request.tick,
             seed=request.seed,
             episode=observation.episode,
             step=observation.step,
             age_ns=request.age_ns,
-            budget_ns=max(0, request.deadline_ns - self._clock.now_ns()),
-            prefix=0 if request.prefix is None else len(request.prefix),
+            budget_ns=max(0, request.deadline_ns - now_ns),
+            prefix=0 if prefix is None else len(prefix),
         )
-        self._asked_ns.append((request.tick, self._clock.now_ns()))
+        self._asked_ns.append((request.tick, now_ns))
         self._newest_tick = request.tick
         arrays = observation.arrays
-        if request.prefix is not None and ask.prefix:
-            arrays = (*arrays, request.prefix)
+        if prefix is not None and ask.prefix:
+            arrays = (*arrays, prefix)
         return self._session.send(ask, arrays)
 
     def _next(self, timeout_ns: int) -> ActionChunk | Rejected | None:
         """Return the next valid answer within ``timeout_ns``."""
-        until_ns = self._clock.now_ns() + timeout_ns
-        for _ in range(MAX_DRAIN):
-            item = self._session.receive(max(0, until_ns - self._clock.now_ns()))
+        until_ns = self._clock.now_ns() + timeout_ns if timeout_ns > 0 else 0
+        for count in range(MAX_DRAIN):
+            if count and timeout_ns > 0:
+                timeout_ns = until_ns - self._clock.now_ns()
+            item = self._session.receive(max(0, timeout_ns))
             if item is None:
                 return None
             message, frames = item
@@ -211,13 +215,14 @@ class RemotePolicy:
         """Return an answer that is valid, and keep it where it is the newest."""
         try:
             actions = unpack_chunk(frame, self._spec.action, answer.horizon)
-            if answer.tick > self._newest_tick:
-                raise WireError(f"answer to tick {answer.tick}, which was not asked yet")
+            tick = answer.tick
+            if tick > self._newest_tick:
+                raise WireError(f"answer to tick {tick}, which was not asked yet")
         except WireError:
             self._malformed += 1
             return None
         chunk = ActionChunk(
-            tick=answer.tick,
+            tick=tick,
             actions=actions,
             version=answer.version,
             evaluations=answer.evaluations,
@@ -226,14 +231,17 @@ class RemotePolicy:
             candidates=answer.candidates,
             batch=answer.batch,
             prefix=answer.prefix,
-            rtt_ns=self._since_asked_ns(answer.tick),
+            rtt_ns=self._since_asked_ns(tick),
         )
-        if self.newest_chunk is None or chunk.tick >= self.newest_chunk.tick:
+        if self.newest_chunk is None or tick >= self.newest_chunk.tick:
             self.newest_chunk = chunk
-            self._version = chunk.version
-        self.late += answer.tick != self._newest_tick
+            self._version = answer.version
+        self.late += tick != self._newest_tick
         return chunk
 
     def _since_asked_ns(self, tick: int) -> int:
         now_ns = self._clock.now_ns()
-        return next((now_ns - asked for when, asked in self._asked_ns if when == tick), -1)
+        for when, asked_ns in reversed(self._asked_ns):
+            if when == tick:
+                return now_ns - asked_ns
+        return -1

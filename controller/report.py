@@ -75,6 +75,7 @@ def _stages(report: RunReport) -> Table:
         table.add_row(name, *percentiles(figures), style=style)
     table.add_row("without the wake-up", *percentiles(report.work))
     table.add_row("with skipped periods", *percentiles(report.corrected))
+    table.add_row("request to answer", *percentiles(report.answers))
     return table
 
 

@@ -136,6 +136,7 @@ def _stages(report: RunReport) -> str:
     rows = [[name, *percentiles(figures)] for name, figures in report.stages.items()]
     rows.append(["without the wake-up", *percentiles(report.work)])
     rows.append(["with skipped periods", *percentiles(report.corrected)])
+    rows.append(["request to answer", *percentiles(report.answers)])
     return table(["µs", "p50", "p99", "p99.9", "max"], rows, emphasised="total")
 
 

@@ -18,6 +18,8 @@ from controller.limits import bounds_in_dtype as bounds_in_dtype
 from controller.spec import ArraySpec
 from controller.types import Array, Reason
 
+SHORT = 32
+"""Elements up to which numbers of Python are added sooner than those of an array."""
 _FAR = 1e100
 """More steps than any distance has; keeps infinite distances out of the arithmetic."""
 
@@ -26,9 +28,11 @@ def is_finite(array: Array) -> bool:
     """Return whether no element is NaN or infinite; integers always are finite."""
     if array.dtype.kind not in "fc":
         return True
-    # The sum of squares makes no array of flags: half the time. It may overflow where all is well.
+    # A sum makes no array of flags: half the time. It may overflow where all is well.
     values: Any = array
-    return cmath.isfinite(np.vdot(values, values)) or bool(np.isfinite(array).all())
+    short = array.size <= SHORT
+    total = sum(values.ravel().tolist()) if short else np.vdot(values, values)
+    return cmath.isfinite(total) or bool(np.isfinite(array).all())
 
 
 def fits(actions: Array, action: ArraySpec) -> bool:
@@ -37,7 +41,7 @@ def fits(actions: Array, action: ArraySpec) -> bool:
         actions.ndim == len(action.shape) + 1
         and len(actions) > 0
         and actions.shape[1:] == action.shape
-        and actions.dtype == action.dtype
+        and actions.dtype == action.numpy_dtype
     )
 
 

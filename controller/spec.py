@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -17,7 +18,7 @@ Array = NDArray[np.generic]
 DType = Literal["float32", "float64", "uint8"]
 
 
-class ArraySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ArraySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """One named array of an observation, or the action.
 
     Attributes:
@@ -46,15 +47,20 @@ class ArraySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     f"{self.name}.{label} has {len(values)} entries, expected 0 or {self.size}"
                 )
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Length of the raw array on the wire."""
-        return self.size * np.dtype(self.dtype).itemsize
+        return self.size * self.numpy_dtype.itemsize
+
+    @cached_property
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        """Element type, as numpy has it."""
+        return np.dtype(self.dtype)
 
     def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return (low, high) of ``shape``, with infinities where unbounded."""

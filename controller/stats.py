@@ -76,6 +76,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
         work: ``total`` less the lateness of the wake-up.
         corrected: ``total`` with the skipped periods, each as late as the command that followed
             it: without them the longest delays would be told once instead of once per period.
+        answers: request to answer, over the answers that acted: also of those that no tick
+            waited for.
         log: path of the log.
         task: name of the task.
         mode: realtime, virtual or lockstep.
@@ -124,6 +126,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True, rename={"return_": "r
     plant: dict[str, Any]
     work: Latency | None
     corrected: Latency | None
+    answers: Latency | None
     histograms: dict[str, str]
 
 
@@ -176,6 +179,7 @@ def summarise(
         plant=log.header.plant,
         work=latency(work(log)),
         corrected=_latency(histograms["corrected"]),
+        answers=latency(answers(log)),
         histograms={name: each.encoded() for name, each in histograms.items() if len(each)},
     )
 
@@ -224,6 +228,13 @@ def work(log: RunLog) -> NDArray[np.int64]:
     """Return (T,) nanoseconds from the wake-up to the command sent, -1 where absent."""
     total, wake = log.stages["total"], log.stages["wake"]
     return np.where((total >= 0) & (wake >= 0), total - wake, -1)
+
+
+def answers(log: RunLog) -> NDArray[np.int64]:
+    """Return nanoseconds from request to answer, once for each answer that acted."""
+    acted = np.flatnonzero((log.answer_tick >= 0) & (log.rtt_ns >= 0))
+    _, first = np.unique(log.answer_tick[acted], return_index=True)
+    return log.rtt_ns[acted[first]]
 
 
 def corrected(log: RunLog) -> NDArray[np.int64]:

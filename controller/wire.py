@@ -25,6 +25,7 @@ MAX_FRAMES = 2 + MAX_ARRAYS
 """Header, arrays, and the prefix of a request."""
 MAX_HORIZON = 1024
 MAX_TEXT = 4000
+SHORT_BYTES = 1024
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 NumberOrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
@@ -323,7 +324,7 @@ _DECODER = msgspec.msgpack.Decoder(AnyMessage)
 
 
 def encode(message: Message, arrays: Sequence[Array] = ()) -> list[bytes | memoryview]:
-    """Return the frames of ``message`` followed by ``arrays``, without copying contiguous ones.
+    """Return the frames of ``message`` followed by ``arrays``; long ones are not copied.
 
     Raises:
         WireError: the header would be longer than 64 KiB or is not expressible.
@@ -337,7 +338,7 @@ def encode(message: Message, arrays: Sequence[Array] = ()) -> list[bytes | memor
             f"{type(message).__name__} header has {len(header)} bytes, at most "
             f"{MAX_HEADER_BYTES} are allowed"
         )
-    return [header, *(_raw(array) for array in arrays)]
+    return [header, *map(_raw, arrays)]
 
 
 def decode(frames: Sequence[bytes]) -> tuple[AnyMessage, Sequence[bytes]]:
@@ -346,8 +347,9 @@ def decode(frames: Sequence[bytes]) -> tuple[AnyMessage, Sequence[bytes]]:
     Raises:
         WireError: the frames are not a message of this protocol.
     """
-    if not 1 <= len(frames) <= MAX_FRAMES:
-        raise WireError(f"message of {len(frames)} frames, expected 1 to {MAX_FRAMES}")
+    count = len(frames) - 1
+    if not 0 <= count < MAX_FRAMES:
+        raise WireError(f"message of {count + 1} frames, expected 1 to {MAX_FRAMES}")
     header = frames[0]
     if len(header) > MAX_HEADER_BYTES:
         raise WireError(f"header of {len(header)} bytes, at most {MAX_HEADER_BYTES} are allowed")
@@ -356,9 +358,9 @@ def decode(frames: Sequence[bytes]) -> tuple[AnyMessage, Sequence[bytes]]:
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise WireError(f"header is not a message of protocol {PROTOCOL}: {error}") from None
     fewest, most = _ARRAYS.get(type(message), (0, 0))
-    if not fewest <= len(frames) - 1 <= most:
+    if not fewest <= count <= most:
         raise WireError(
-            f"{type(message).__name__} with {len(frames) - 1} arrays, expected {fewest} to {most}"
+            f"{type(message).__name__} with {count} arrays, expected {fewest} to {most}"
         )
     return message, frames[1:]
 
@@ -370,6 +372,7 @@ def one_line(text: str) -> str:
 
 
 def _raw(array: Array) -> bytes | memoryview:
-    if not array.size:
-        return b""
+    # Few bytes are copied sooner than seen through.
+    if array.nbytes <= SHORT_BYTES:
+        return array.tobytes()
     return np.ascontiguousarray(array).data.cast("B")

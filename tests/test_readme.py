@@ -18,7 +18,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
     line.split("  #")[0].strip()
-    for block in BLOCKS
+    for document in DOCUMENTS
+    for block in re.findall(r"```sh\n(.*?)```", document.read_text(), re.DOTALL)
     for line in block.splitlines()
     if line.startswith("onebeat ")
 ]
@@ -39,7 +40,7 @@ def test_make_has_the_targets_the_readme_names():
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_of_the_readme_is_understood(line):
+def test_every_command_of_the_documents_is_understood(line):
     words = shlex.split(line)[1:]
     name = next(n for n in (" ".join(words[:2]), words[0]) if n in VERBS)
     verb, arguments = VERBS[name], parse(words[len(name.split()) :])

@@ -17,7 +17,7 @@ from controller.cli.sources import (
     reference,
     task_spec,
 )
-from controller.errors import PlantFailed
+from controller.errors import ConfigError, PlantFailed
 
 if TYPE_CHECKING:
     from controller.interfaces import Policy
@@ -41,7 +41,11 @@ def run(config: RunConfig, arguments: Arguments) -> int:
     from controller.launch import RunFailed, fresh_log
 
     if config.mode == "realtime":
+        _require_chunks(config)
         return _run_realtime(config, arguments)
+    for name, part in (("policy", config.policy), ("plant", config.plant)):
+        if part.endpoint is not None:
+            raise ConfigError(f"{name}.endpoint is for mode=realtime, got mode={config.mode}")
     spec = task_spec(config.task)
     policy = _policy_of(config.policy, config.policy.engine)
     policy.spec.require(spec, "the policy", "the plant")
@@ -52,6 +56,20 @@ def run(config: RunConfig, arguments: Arguments) -> int:
         report_log(log, arguments)
         raise RunFailed(f"{error} (log: {log})", log) from error
     return report_log(log, arguments)
+
+
+def _require_chunks(config: RunConfig) -> None:
+    """Refuse to ask a policy ahead whose only row is over by the time that it comes."""
+    if config.loop.chunks.ask != "ahead" or config.policy.endpoint is not None:
+        return
+    from policies.bundle import load_bundle
+
+    bundle = load_bundle(config.policy.bundle)
+    if bundle.manifest.horizon == 1:
+        raise ConfigError(
+            f"loop.chunks.ask=ahead: {config.policy.bundle} answers with 1 row, for the tick that "
+            "asked; expected a policy of chunks (onebeat train horizon=16), or ask=each_tick"
+        )
 
 
 def _run_here(config: RunConfig, policy: Policy, log: Path) -> None:
@@ -101,11 +119,14 @@ def loop(config: RunConfig, arguments: Arguments) -> int:
 
 def show(config: ShowConfig, arguments: Arguments) -> int:
     """Describe a file or directory by what it is; draw it if it is a dataset."""
+    from controller.log_parts import is_log
     from policies.data.open import is_dataset
 
     path = Path(config.path)
     if path.suffix == ".mcap":
         return report_log(path, arguments)
+    if path.is_dir() and is_log(path / "log.mcap"):
+        return report_log(path / "log.mcap", arguments)
     if path.is_dir() and not is_dataset(path):
         from controller.display import say
         from policies.bundle import describe_bundle

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.console import Console
 
+TICKS_MS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 FIELDS = ("arm", "task", "delay_ms", "latency_ms", "steps", "episodes", "score", "return_mean")
 
 
@@ -65,11 +66,13 @@ def picture(rows: Sequence[DelayRow]) -> bytes:
     scored = all(row.score is not None for row in rows)
     axes.set_xscale("symlog", linthresh=1.0)
     axes.set_xlim(left=0.0)
+    axes.set_xticks(TICKS_MS, [f"{tick:g}" for tick in TICKS_MS])
+    axes.minorticks_off()
     axes.set_xlabel("from request to answer, ms")
     axes.set_ylabel("normalised score" if scored else "return")
     axes.set_title(", ".join(dict.fromkeys(row.task for row in rows)), loc="left")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="best")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     plt.close(figure)

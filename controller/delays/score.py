@@ -165,7 +165,7 @@ def _looped(
         log = read_log(file)
     within = log.reasons & Reason.EPISODE == 0
     trips = log.rtt_ns[within & (log.answer_tick >= 0)]
-    latency_ms = float(np.median(trips)) / 1e6 if len(trips) else None
+    latency_ms = float(np.median(np.maximum(trips, 0))) / 1e6 if len(trips) else None
     counts = np.bincount(log.rung[within], minlength=len(Rung)) / max(1, int(within.sum()))
     rungs = {rung.name.lower(): round(float(counts[rung]), 4) for rung in Rung if counts[rung]}
     return figures_of(log, reference, has_success=has_success), latency_ms, rungs

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from controller.arguments import nearest
 from controller.errors import ConfigError, ControllerError
 from controller.faults.settings import FaultTrialsConfig
 from controller.faults.stage import Stage, ends_within, stage
@@ -15,6 +14,7 @@ from controller.faults.trials import FAULTS, Fault
 from controller.faults.verdict import FaultRow, Trial, judge
 from controller.launch import RunFailed
 from controller.log_reader import read_log
+from controller.spelling import nearest
 
 MAY_HANG_S = 10.0
 """How much longer than planned a run may take before it counts as hung."""
@@ -33,8 +33,8 @@ def chosen(names: tuple[str, ...]) -> dict[str, Fault]:
     for name in names:
         if name not in FAULTS:
             close = nearest(name, FAULTS)
-            hint = f"; did you mean {close}?" if close else ""
-            raise ConfigError(f"faults: got {name!r}, expected some of {', '.join(FAULTS)}{hint}")
+            hint = f"did you mean {close}? " if close else ""
+            raise ConfigError(f"faults: no fault {name!r}; {hint}valid: {', '.join(FAULTS)}")
     return {name: FAULTS[name] for name in names} if names else dict(FAULTS)
 
 

@@ -16,7 +16,14 @@ class FaultTrialsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     Attributes:
         bundle: the policy; a bundle, a store, or the name of one that comes with onebeat.
         task: the simulated task; null for that of the bundle.
-        faults: names of the faults; none for all. See ``onebeat faults --help``.
+        faults: names of the faults, all where the list is empty. Nothing injected: none. Of the
+            server: server_killed, server_stopped, server_restarted. Of its answers:
+            answers_delayed, answers_reordered, answers_duplicated, answers_lost,
+            answers_garbage, answers_oversize, answers_nonfinite, answers_out_of_range. Of
+            messages: messages_mutated. Of a swap: bundle_corrupt, bundle_wrong,
+            bundle_missing. Of the plant: plant_frozen, plant_killed. Of log and viewer:
+            recorder_stopped, recorder_killed, disk_full, viewer_stalled. Of the machine:
+            clock_stepped, collector_storm, cpu_oversubscribed.
         rate_hz: rate of the loop.
         before_s: undisturbed time before a fault.
         after_s: longest undisturbed time after it; the run ends sooner once it has recovered.

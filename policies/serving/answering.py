@@ -50,9 +50,7 @@ class Answering:
                 self._answer_apart(batch)
             return
         infer_ns = max(0, self._clock.now_ns() - began_ns)
-        counts = lane.service.counts
-        counts.batches[len(batch)] += 1
-        counts.infer.add(infer_ns)
+        sent: list[tuple[Waiting, Answer, int]] = []
         for waiting, chunk in zip(batch, chunks, strict=True):
             queue_ns = max(0, began_ns - waiting.arrived_ns)
             try:
@@ -63,9 +61,15 @@ class Answering:
             except Exception as error:
                 self._fail(waiting, lane, error)
             else:
-                self._count(waiting, lane, answer)
                 self._reception.send(waiting.client, answer, (actions,))
-                self._observe(waiting, lane)
+                sent.append((waiting, answer, self._clock.now_ns()))
+        # Nobody waits for the books.
+        counts = lane.service.counts
+        counts.batches[len(batch)] += 1
+        counts.infer.add(infer_ns)
+        for waiting, answer, sent_ns in sent:
+            self._count(waiting, lane, answer, sent_ns)
+            self._observe(waiting, lane)
 
     def shed(self, waiting: Waiting) -> None:
         """Turn away a request whose deadline cannot be met."""
@@ -117,9 +121,9 @@ class Answering:
         if service.canary is not None and service.counts.answered > answered:
             service.canary.fail(one_line(detail))
 
-    def _count(self, waiting: Waiting, lane: Lane, answer: Answer) -> None:
+    def _count(self, waiting: Waiting, lane: Lane, answer: Answer, sent_ns: int) -> None:
         counts, client = lane.service.counts, self._clients.of(waiting.client)
-        late = self._clock.now_ns() > waiting.deadline_ns
+        late = sent_ns > waiting.deadline_ns
         counts.answered += 1
         counts.late += late
         client.answered += 1

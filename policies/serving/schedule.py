@@ -129,6 +129,8 @@ class Schedule:
 
     def take(self, now_ns: int) -> Turn:
         """Return what is to be done at ``now_ns``; it does not wait any longer."""
+        if len(self._waiting) == 1:
+            return self._take_only(now_ns)
         costs: dict[Lane, int] = {}
         for waiting in self._waiting.values():
             if waiting.lane not in costs:
@@ -143,6 +145,13 @@ class Schedule:
             del self._waiting[waiting.client]
         self._note(batch, shed, now_ns)
         return Turn(batch, shed)
+
+    def _take_only(self, now_ns: int) -> Turn:
+        _, waiting = self._waiting.popitem()
+        lost = self._is_lost(waiting, now_ns, waiting.lane.expected_ns(1))
+        turn = Turn([], [waiting]) if lost else Turn([waiting], [])
+        self._note(turn.batch, turn.shed, now_ns)
+        return turn
 
     def _is_lost(self, waiting: Waiting, now_ns: int, cost_ns: int) -> bool:
         if now_ns >= waiting.deadline_ns:

@@ -7,14 +7,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from controller.array_frames import unpack, unpack_chunk
 from controller.clock import MonotonicClock
 from controller.errors import WireError
 from controller.interfaces import Clock, Policy
 from controller.keys import ServerKeys
 from controller.reception import MAX_RATE_HZ, Delivery, Reception
+from controller.safety import is_finite
 from controller.types import Array, Observation, Request
 from controller.wire import Ask, Bye, Control, one_line
 from policies.serving.answering import Answering
@@ -126,7 +125,8 @@ class PolicyServer:
             self._handle(delivery)
         self._changes.finish()
         for service in self._services.values():
-            self._changes.judge(service)
+            if service.canary is not None:
+                self._changes.judge(service)
         if len(self._schedule):
             turn = self._schedule.take(self._clock.now_ns())
             for waiting in turn.shed:
@@ -256,7 +256,7 @@ def _request(ask: Ask, delivery: Delivery, service: Service) -> Request:
 
 
 def _require_finite(name: str, array: Array) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if not is_finite(array):
         raise NoAnswer("nonfinite", f"{name} of the request is not finite")
 
 

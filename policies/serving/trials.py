@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from controller.errors import ControllerError
 from controller.interfaces import BatchPolicy, Clock
+from controller.safety import is_finite
 from controller.spec import Spec
 from controller.types import ActionChunk, Array, Observation, Request
 from controller.wire import MAX_HORIZON
@@ -39,9 +38,9 @@ def checked_actions(chunk: ActionChunk, tick: int, spec: Spec) -> Array:
         raise NoAnswer(
             "failed", f"actions of shape {actions.shape}, expected (H, {expected.shape})"
         )
-    if actions.dtype != expected.dtype:
+    if actions.dtype != expected.numpy_dtype:
         raise NoAnswer("failed", f"actions of {actions.dtype}, expected {expected.dtype}")
-    if not np.isfinite(actions).all():
+    if not is_finite(actions):
         raise NoAnswer("nonfinite", "the action is not finite")
     if chunk.tick != tick:
         raise NoAnswer("failed", f"an answer to tick {chunk.tick}, asked was {tick}")

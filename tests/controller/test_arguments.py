@@ -39,6 +39,7 @@ def test_help_in_any_place(word):
     ("words", "message"),
     [
         (["--rate-hz"], "--rate-hz: expected a value"),
+        (["--veiw"], "--veiw: expected a value, as in --veiw VALUE; did you mean --view?"),
         (["--rate-hz", "--json"], "--rate-hz: expected a value"),
         (["-x"], "-x: unknown switch"),
         (["a.yaml", "b.yml"], "expected one YAML file, got 2: a.yaml, b.yml"),

@@ -371,3 +371,9 @@ def test_import_is_light():
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda p: p.name)
 def test_shipped_files_are_strict_yaml(path):
     assert read_mapping(path)
+
+
+def test_brackets_that_are_no_yaml_are_told_from_a_wrong_type():
+    message = refusal(None, ["hidden=[a[0], {b: 1]"])
+    assert "not valid YAML" in message
+    assert 'quotes, as in "array[0]"' in message

@@ -1,6 +1,6 @@
 import json
 
-from controller.display import put_json, put_rows, say
+from controller.display import put_json, put_rows, run_bar, say
 
 
 def test_json_is_one_value_and_what_is_not_finite_is_null(capsys):
@@ -30,6 +30,25 @@ def test_nested_facts_fit_a_line(capsys):
         "versions  none",
         "rows      200000",
     ]
+
+
+def test_each_of_several_groups_has_a_line_and_what_is_empty_is_left_out(capsys):
+    steps = [{"name": "hash", "ms": 2.0, "detail": ""}, {"name": "spec", "ms": 0.5, "detail": "no"}]
+    say({"steps": steps}, as_json=False)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["steps", "name", "hash", "ms", "2"],
+        ["name", "spec", "ms", "0.5", "detail", "no"],
+    ]
+
+
+def test_of_a_run_that_never_began_no_bar_stays(capsys):
+    with run_bar(5.0) as show:
+        show(0.0, "tick 0")
+    assert capsys.readouterr().err == ""
+    with run_bar(5.0) as show:
+        show(0.0, "tick 0")
+        show(2.5, "tick 250")
+    assert capsys.readouterr().err.count("tick 250") == 1
 
 
 def test_rows_are_a_table_or_json(capsys):

@@ -311,6 +311,9 @@ def test_short_look_at_this_machine():
         "settings that follow: loop.",
     ):
         assert words in text.getvalue()
+    narrow = io.StringIO()
+    print_report(report, Console(file=narrow, width=80))
+    assert "…" not in narrow.getvalue()
 
 
 def test_too_short_a_look_is_refused():

@@ -1,4 +1,7 @@
+import pytest
+
 from controller.bundle_search import bundles_of
+from controller.errors import ConfigError
 from controller.launch import command, fresh_log
 from tests.controller.records import header, tick, written
 
@@ -16,6 +19,13 @@ def test_two_logs_of_one_second_are_both_kept(tmp_path):
         fresh_log(tmp_path).write_text(text)
     kept = {path.read_text() for path in tmp_path.iterdir()}
     assert kept == {"first", "second", "third"}
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match=f"^out: {out}: cannot be written to: "):
+            fresh_log(out)
 
 
 def test_a_verb_of_two_words_is_two_arguments():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -116,6 +117,20 @@ def test_a_changed_byte_costs_one_record_at_most(tmp_path_factory, whole, case):
     assert not skipped_after(log).any()
     # Whatever changed is told: as bytes that cannot be read, as mended, or by the checksum.
     assert found.holes or found.mended or found.remarks
+
+
+def test_a_lost_byte_at_the_end_of_a_record_does_not_cost_the_next(tmp_path, whole):
+    data, records = whole
+    messages = [record for record in records if record.opcode == 0x05]
+    for victim, following in itertools.pairwise(messages):
+        path = tmp_path / "log.mcap"
+        path.write_bytes(data[: victim.end - 4] + data[victim.end - 3 :])
+        out = tmp_path / "out.mcap"
+        out.unlink(missing_ok=True)
+        recover(path, out)
+        packet = following.packet()
+        if packet.channel_id == 1:
+            assert packet.sequence in read_log(out).tick.tolist()
 
 
 @settings(max_examples=60, deadline=None)

@@ -431,7 +431,8 @@ def test_somebody_else_at_the_wheel_voids_the_plan():
 delays = st.dictionaries(st.integers(0, 60), st.integers(-1, 15))
 outcomes = st.dictionaries(
     st.integers(0, 60),
-    st.sampled_from(["nan", "shape", "dtype", "tick", "crash", "timeout", "silent", "refused"]),
+    # Not "tick": an answer under the number of another open request cannot be told from its own.
+    st.sampled_from(["nan", "shape", "dtype", "crash", "timeout", "silent", "refused"]),
 )
 
 

@@ -15,6 +15,7 @@ from controller.stats import (
     Latency,
     LateStep,
     Rungs,
+    answers,
     corrected,
     late,
     latency,
@@ -299,3 +300,20 @@ def test_histograms_hold_every_tick(path):
     whole = Histogram.decoded(kept["total"])
     assert len(whole) == 20
     assert whole.at_us((50.0,))[0] == pytest.approx(11_000.0, rel=1e-3)
+
+
+def test_an_answer_counts_once_however_many_ticks_its_rows_act(path):
+    chunks = [
+        (0, 30_000_000),
+        (0, 30_000_000),
+        (0, 30_000_000),
+        (3, 10_000_000),
+        (4, 10_000_000),
+        (-1, -1),
+        (5, -1),
+    ]
+    log = written(path, [tick(n, answer_tick=of, rtt_ns=rtt) for n, (of, rtt) in enumerate(chunks)])
+    assert answers(log).tolist() == [30_000_000, 10_000_000, 10_000_000]
+    report = summarise(log)
+    assert report.answers.max == pytest.approx(30_000.0, rel=1e-3)
+    assert report.answers.p50 == pytest.approx(10_000.0, rel=1e-3)

@@ -12,6 +12,7 @@ from controller.errors import SpecMismatch, WireError
 from controller.spec import ArraySpec, Spec
 from controller.spec_coding import decode_spec, encode_spec
 from controller.wire import (
+    SHORT_BYTES,
     Answer,
     Ask,
     Bye,
@@ -257,8 +258,16 @@ def test_arrays_that_are_not_contiguous_are_sent_in_c_order():
     array = np.arange(6.0).reshape(2, 3)
     (frame,) = encode(Command(0), [array.T])[1:]
     assert np.frombuffer(frame).tolist() == [0, 3, 1, 4, 2, 5]
-    contiguous = encode(Command(0), [array])[1]
-    assert np.shares_memory(np.frombuffer(contiguous), array)
+    assert np.frombuffer(encode(Command(0), [array])[1]).tolist() == list(range(6))
+
+
+def test_long_arrays_are_sent_without_copying():
+    array = np.arange(SHORT_BYTES // 8 + 1.0)
+    (frame,) = encode(Command(0), [array])[1:]
+    assert np.shares_memory(np.frombuffer(frame), array)
+    turned = array[::-1]
+    (frame,) = encode(Command(0), [turned])[1:]
+    assert np.frombuffer(frame).tolist() == turned.tolist()
 
 
 def test_unpacking_copies_nothing():

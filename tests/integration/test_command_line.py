@@ -62,6 +62,12 @@ def test_help_of_every_command_names_its_settings_and_imports_nothing_heavy():
         (["run", "a", "b"], "expected one task"),
         (["sim", "list", "x=1"], "takes no settings"),
         (["doctor", "here"], "only key=value"),
+        (
+            ["run", "mode=virtual", "policy.endpoint=ipc:///tmp/p"],
+            "policy.endpoint is for mode=real",
+        ),
+        (["run", "hopper", "policy.bundle=hopper", "loop.chunks.ask=ahead"], "answers with 1 row"),
+        (["run", "hopper", "out=pyproject.toml"], "cannot be written to"),
     ],
 )
 def test_a_fault_in_the_words_is_one_line_and_status_2(words, expected):

@@ -35,7 +35,8 @@ def test_a_path_comes_before_a_name(tmp_path, monkeypatch):
 
 def test_a_name_that_is_none_is_told_which_there_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match="comes with onebeat: hopper, hopper-chunks, kitchen-complete, walker2d"):
+    names = "hopper, hopper-chunks, kitchen-complete, walker2d"
+    with pytest.raises(BundleError, match=f"comes with onebeat: {names}"):
         bundle.resolve("hoper")
 
 

@@ -71,12 +71,28 @@ def loads(path, steps):
     return Doubler(path)
 
 
+class Told(PolicyServer):
+    """Tells of what it has done when the turn is over: answers are sent before they are counted."""
+
+    turns = 0
+
+    def turn(self, patience_ns):
+        super().turn(min(patience_ns, 2_000_000))
+        self.turns += 1
+
+    def stats(self, policy=""):
+        turns, until_ns = self.turns, CLOCK.now_ns() + 100_000_000
+        while self.turns == turns and CLOCK.now_ns() < until_ns:
+            time.sleep(0.0005)
+        return super().stats(policy)
+
+
 @contextlib.contextmanager
 def serving(policies, endpoint, load=loads):
     """A server in a thread."""
     policies = policies if isinstance(policies, dict) else {"default": policies}
     stop = threading.Event()
-    server = PolicyServer(policies, endpoint, CLOCK, load)
+    server = Told(policies, endpoint, CLOCK, load)
     thread = threading.Thread(target=server.run, args=(stop.is_set,))
     thread.start()
     try:

@@ -62,7 +62,8 @@ def test_both_versions_answer_and_are_compared_on_the_same_requests():
         told = versions(fleet.robots)
         assert all(len(robot.answers) == robot.tick for robot in fleet.robots)
         assert facts["verdict"] == "passed"
-        assert 0.3 < told.count("v2") / len(told) < 0.7
+        # 24 throws of a coin in 32 windows: 0.375, and 0.077 either way.
+        assert 0.1 < told.count("v2") / len(told) < 0.65
         assert facts["answered"] == told.count("v2")
         assert facts["failures"] == 0
         # The same noise and the same arithmetic: the same actions, one and a half times as slow.
