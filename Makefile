@@ -46,8 +46,8 @@ format: setup ## apply ruff's fixes and format
 types: setup ## mypy --strict over the packages
 	@$(BIN)/mypy
 
-pytest: setup ## the tests of the default suite
-	@$(BIN)/pytest -q
+pytest: setup ## the tests of the default suite, in two processes
+	@$(BIN)/pytest -q -n 2
 
 test-slow: setup ## tests that take minutes
 	@$(BIN)/pytest -q -m slow

@@ -184,7 +184,9 @@ class EchoCaller:
     def connect(self, timeout_s: float) -> None:
         """Wait for a first echo."""
         for _ in range(max(1, round(timeout_s / 0.1))):
-            if self.ask(0) and self._client.receive(100_000_000):
+            # Without a connection nothing is sent; this waits for one too.
+            self.ask(0)
+            if self._client.receive(100_000_000):
                 return
         raise PeerTimeout(f"{self._endpoint}: no echo within {timeout_s:g} s")
 

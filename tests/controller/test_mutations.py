@@ -226,7 +226,7 @@ def test_a_policy_client_gives_an_answer_or_none_or_a_reason(endpoint, closing, 
         assert answered > 10
 
 
-@pytest.mark.parametrize("count", [count_of(20_000), count_of(250_000)])
+@pytest.mark.parametrize("count", [count_of(4_000), count_of(250_000)])
 def test_a_plant_client_gives_an_observation_or_a_reason(endpoint, closing, count):
     step = itertools.count()
 
