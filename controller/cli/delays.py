@@ -32,7 +32,7 @@ def delays(config: DelaysConfig, arguments: Arguments) -> int:
     rows.sort(key=lambda row: (names.index(row.arm), row.delay_ms))
     files = write(rows, Path(config.out))
     if arguments.json:
-        put_json(rows)
+        put_json({"rows": rows})
     else:
         print_rows(rows, console())
         console().print(", ".join(map(str, files)), markup=False)
@@ -71,7 +71,7 @@ def _one_by_one(config: DelaysConfig) -> list[DelayRow]:
 def _side_by_side(config: DelaysConfig, workers: int) -> list[DelayRow]:
     """Play in processes, each with its share of the delays."""
     from controller.config import to_yaml
-    from controller.delays.score import DelayRow
+    from controller.delays.score import DelayRows
     from controller.launch import command
     from controller.process import Child, ChildDied, StopFlag, Supervisor
 
@@ -101,8 +101,8 @@ def _side_by_side(config: DelaysConfig, workers: int) -> list[DelayRow]:
         for child in supervisor.children:
             if child.poll() != 0:
                 raise ChildDied(f"{child.name} ({child.status()}): {child.last_error()}")
-        found = [msgspec.json.decode(path.read_bytes(), type=list[DelayRow]) for path in outputs]
-    return [row for rows in found for row in rows]
+        found = [msgspec.json.decode(path.read_bytes(), type=DelayRows) for path in outputs]
+    return [row for each in found for row in each.rows]
 
 
 def _play(config: DelaysConfig, arm: Arm, delay_ms: float) -> DelayRow:

@@ -17,6 +17,7 @@ def faults(config: FaultTrialsConfig, arguments: Arguments) -> int:
     from controller.faults.bench import run_trials
     from controller.faults.table import print_rows
     from controller.faults.trials import Fault
+    from controller.log_schema import host_facts
     from policies.bundle import load_bundle
 
     bundle = load_bundle(config.bundle)
@@ -29,7 +30,7 @@ def faults(config: FaultTrialsConfig, arguments: Arguments) -> int:
 
     rows = list(run_trials(resolved, begun))
     if arguments.json:
-        put_json(rows)
+        put_json({"host": host_facts(), "bundle": resolved.bundle, "rows": rows})
     else:
         print_rows(rows, console())
     return 1 if any(row.ok is False for row in rows) else 0

@@ -62,6 +62,12 @@ class DelayRow(msgspec.Struct, frozen=True, kw_only=True):
     rungs: dict[str, float]
 
 
+class DelayRows(msgspec.Struct, frozen=True):
+    """What ``onebeat delays --json`` prints."""
+
+    rows: list[DelayRow]
+
+
 def score(
     config: DelaysConfig,
     arm: Arm,

@@ -10,8 +10,8 @@ WORDS = ("task=pointmaze-umaze", "before_s=1", "after_s=15", "rate_hz=100", "sto
 
 
 def rows_of(done) -> dict:
-    assert done.stdout.startswith("["), done.stderr
-    return {row["fault"]: row for row in json.loads(done.stdout)}
+    assert done.stdout.startswith("{"), done.stderr
+    return {row["fault"]: row for row in json.loads(done.stdout)["rows"]}
 
 
 def test_faults_are_injected_and_survived(onebeat, store, tmp_path):
