@@ -185,7 +185,7 @@ class Session:
         if farewell is not None and self.ready:
             self._client.send(encode(farewell))
         self.ready = False
-        self._client.close(linger_ms=100 if farewell is not None else 0)
+        self._client.close(linger_ms=500 if farewell is not None else 0)
 
     def _cut_off(self, now_ns: int) -> None:
         """Ask the library why there is no connection, and have it begin another now and then."""
