@@ -74,16 +74,6 @@ class Histogram:
         for value, count in zip(*np.unique((clipped >> shift) << shift, return_counts=True)):  # noqa: B905
             self._hdr.record_value(int(value), int(count))
 
-    def record_corrected(self, duration_ns: int, interval_ns: int) -> None:
-        """Count a duration, and those of the requests that it kept from being made.
-
-        For requests meant to start every ``interval_ns`` by a caller that waited: d, d - i,
-        d - 2 i, ... down to i (Tene, "How not to measure latency", coordinated omission). Where
-        each request's intended start is known, count against that instead.
-        """
-        self._longest_ns = max(self._longest_ns, duration_ns)
-        self._hdr.record_corrected_value(min(duration_ns, LONGEST_NS), interval_ns)
-
     def add(self, others: Iterable[Histogram]) -> None:
         """Count what others have counted."""
         for other in others:

@@ -1,7 +1,6 @@
 """Histograms against exact ranks, the library's own counting, and sums by hand."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -37,15 +36,6 @@ def test_absent_durations_are_left_out_and_nothing_gives_no_figures():
     assert Histogram(np.array([-1, -1])).quantiles() is None
     assert Histogram(np.array([-1, 5 * MS])).quantiles().samples == 1
     assert len(Histogram()) == 0
-
-
-def test_a_request_that_took_long_kept_others_from_being_made():
-    histogram = Histogram()
-    histogram.record_corrected(35 * MS, 10 * MS)
-    histogram.record_corrected(4 * MS, 10 * MS)
-    # 35, 25, 15 and 5 ms, and 4.
-    assert len(histogram) == 5
-    assert histogram.at_us((0.0, 50.0, 100.0)) == pytest.approx([4e3, 15e3, 35e3], rel=1e-3)
 
 
 def test_sums_of_histograms_are_histograms_of_all():
