@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types pytest test-slow test-realtime test-gpu clean
+.PHONY: help setup demo test lint format types pytest test-slow test-realtime test-gpu test-ray clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "$(PYTHON) cannot create virtual environments: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	  echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "installing into $(VENV), 1.7 GB: a minute or two with a fast connection"
+	@echo "installing into $(VENV), 2 GB: a minute or two with a fast connection"
 	@test -z "$(TORCH_INDEX)" || $(PIP) --extra-index-url "$(TORCH_INDEX)" torch
 	@$(PIP) -e '.[all,dev]'
 	@touch $@
@@ -57,6 +57,9 @@ test-realtime: setup ## tests of this machine's punctuality; leave it idle meanw
 
 test-gpu: setup ## tests that need CUDA
 	@$(BIN)/pytest -q -m gpu
+
+test-ray: setup ## tests that start a Ray on this machine
+	@$(BIN)/pytest -q -m ray
 
 clean: ## remove the environment and caches; runs stay
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

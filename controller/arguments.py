@@ -11,7 +11,7 @@ from controller.spelling import distance
 from controller.spelling import nearest as nearest_of
 
 SWITCHES = ("json", "help")
-FLAGS = ("resume", "view")
+FLAGS = ("resume", "view", "live", "ray")
 """Settings that are on when they are named alone: ``--resume`` means ``resume=true``."""
 MANY = 20
 """Choices up to which an error lists them all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "foxglove": "view",
+    "ray": "ray",
 }
 
 
@@ -45,6 +47,7 @@ class Verb:
             exit status; or ``module:function`` of such a one.
         subject: the setting that a plain word stands for.
         many: the subject takes several words.
+        rest: the setting, a list, that plain words after the subject stand for.
         hidden: started by other verbs, not by people.
     """
 
@@ -53,6 +56,7 @@ class Verb:
     act: Callable[..., int] | str
     subject: str = ""
     many: bool = False
+    rest: str = ""
     hidden: bool = False
 
 
@@ -151,7 +155,13 @@ def _named(place: str) -> Any:  # noqa: ANN401
 
 
 def overrides_of(verb: Verb, arguments: Arguments) -> list[str]:
-    """Return the ``key=value`` words of a command line, its plain words among them."""
+    """Return the ``key=value`` words of a command line, its plain words among them.
+
+    Raises:
+        ConfigError: more plain words than the verb takes.
+    """
+    if verb.rest:
+        return _with_rest(verb, arguments)
     subjects = arguments.subjects
     if not subjects:
         return list(arguments.overrides)
@@ -162,10 +172,46 @@ def overrides_of(verb: Verb, arguments: Arguments) -> list[str]:
     return [f"{verb.subject}={value}", *arguments.overrides]
 
 
+def _with_rest(verb: Verb, arguments: Arguments) -> list[str]:
+    """Return the words of a verb whose list of ``rest`` may be given in several words.
+
+    A shell makes ``--logs runs/a/ runs/b/`` of ``--logs runs/*/``: the first is the value, the
+    others are plain words. The subject comes before them, or is named.
+    """
+    keys = [word.partition("=")[0].strip() for word in arguments.overrides]
+    plain = list(arguments.subjects)
+    words: list[str] = []
+    if plain and verb.subject not in keys:
+        words.append(f"{verb.subject}={plain.pop(0)}")
+    given = [w for w, key in zip(arguments.overrides, keys, strict=True) if key == verb.rest]
+    words += [w for w, key in zip(arguments.overrides, keys, strict=True) if key != verb.rest]
+    if plain and not given:
+        raise ConfigError(
+            f"expected one {verb.subject}, got {' '.join(arguments.subjects)}; {verb.rest} come "
+            f"after --{verb.rest}"
+        )
+    if not plain and len(given) <= 1:
+        return words + given
+    listed = [item for word in given for item in _listed(word)] + plain
+    return [*words, f"{verb.rest}={json.dumps(listed, ensure_ascii=False)}"]
+
+
+def _listed(word: str) -> list[Any]:
+    """Return the entries of ``key=[a, b]``, or the one of ``key=a``."""
+    text = word.partition("=")[2]
+    if not text.lstrip().startswith("["):
+        return [text]
+    from controller.yaml_source import parse as parse_yaml
+
+    value = parse_yaml(text, f"override {word}")
+    return value if isinstance(value, list) else [text]
+
+
 def _help(name: str, verb: Verb, kind: type[Any]) -> int:
     from controller.config import describe
 
     subject = f" [{verb.subject.upper()}]" if verb.subject else ""
+    subject += f" [--{verb.rest} {verb.rest.upper()} ...]" if verb.rest else ""
     rows = describe(kind)
     width = max(len(row.key) for row in rows)
     sys.stdout.write(

@@ -42,13 +42,18 @@ def control(
         while (remaining_ns := until_ns - _WALL.now_ns()) > 0:
             item = session.receive(remaining_ns)
             if item is not None and isinstance(item[0], Report) and item[0].verb == verb:
-                return _read_report(endpoint, item[0])
+                return read_report(endpoint, item[0])
     finally:
         session.close(Bye())
     raise PeerTimeout(f"{endpoint}: no report on {verb!r} within {timeout_s:g} s")
 
 
-def _read_report(endpoint: str, report: Report) -> dict[str, Any]:
+def read_report(endpoint: str, report: Report) -> dict[str, Any]:
+    """Return what a report says.
+
+    Raises:
+        Refused: the server could not do it; or the report is none.
+    """
     try:
         detail = msgspec.json.decode(report.detail, type=dict[str, Any])
     except (msgspec.MsgspecError, ValueError, RecursionError):

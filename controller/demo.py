@@ -54,14 +54,16 @@ class Finetune(msgspec.Struct, frozen=True):
         seconds: wall-clock time of the learner, reading the log included.
         transitions: rows it read from the log.
         version_before: version that drove until the swap.
-        version_after: version that drove from the swap on.
-        swap_ms: swap requested to first action of the new version.
+        version_after: version that drove from the swap on; that before where the new one was
+            refused.
+        swap_ms: swap requested to first action of the new version; None where it was refused.
         ticks_missed_in_swap: missed ticks from the start of the learner to one second after
-            the first action of the new version.
+            the first action of the new version, or after it was refused.
         score_before: lockstep score of the version before, over seeded episodes.
         score_after: the same of the version after.
         success_before: lockstep success rate of the version before.
         success_after: the same of the version after.
+        refused: why the new version was refused; empty where it was not.
     """
 
     updates: int
@@ -69,12 +71,13 @@ class Finetune(msgspec.Struct, frozen=True):
     transitions: int
     version_before: str
     version_after: str
-    swap_ms: float
+    swap_ms: float | None
     ticks_missed_in_swap: int
     score_before: float | None = None
     score_after: float | None = None
     success_before: float | None = None
     success_after: float | None = None
+    refused: str = ""
 
 
 def prepare(out: Path) -> None:
@@ -128,7 +131,7 @@ class Learner:
             f"parent={out / 'bundles'}",
             f"logs=[{log}]",
             f"offline={out / 'data.hdf5'}",
-            f"out={out / 'bundles'}",
+            f"out={out}",
             f"seed={config.seed}",
             "--json",
         )
@@ -168,7 +171,7 @@ class Drive:
     Attributes:
         learned: what the learner answered.
         started_ns: when the learner was started, monotonic.
-        asked_ns: when the swap was asked for, monotonic.
+        asked_ns: when the swap was asked for, or the new version refused, monotonic.
     """
 
     def __init__(self, config: DemoConfig, out: Path) -> None:
@@ -176,6 +179,11 @@ class Drive:
         self._learner: Learner | None = None
         self.learned: dict[str, Any] = {}
         self.started_ns = self.asked_ns = 0
+
+    @property
+    def refused(self) -> bool:
+        """Whether the new version was judged not good enough."""
+        return bool(self.learned) and self.learned["rejected_versions"] > 0
 
     def run(self, console: Console) -> None:
         """Drive to the end.
@@ -221,35 +229,40 @@ class Drive:
         if not self.learned:
             self.learned = self._learner.result()
             self.asked_ns = time.monotonic_ns()
-            bundle = {"bundle": self.learned["bundle"]}
-            control(live.policy_endpoint, "swap", bundle, timeout_s=10.0)
+            if not self.refused:
+                bundle = {"bundle": self.learned["bundle"]}
+                control(live.policy_endpoint, "swap", bundle, timeout_s=10.0)
+        if self.refused:
+            return f"the new version was refused, {self.learned['version_after']} goes on"
         return f"swapped to {self.learned['version_after']}"
 
 
 def swap_facts(log: RunLog, drive: Drive) -> Finetune:
-    """Read from the log what the swap cost."""
+    """Read from the log what the swap cost, or the learning where there was none."""
     learned = drive.learned
     after = str(learned["version_after"])
-    acted = log.sent_ns[[version == after for version in log.versions]]
-    first_ns = int(acted[0]) if len(acted) else drive.asked_ns
+    first_ns = drive.asked_ns
+    if not drive.refused:
+        acted = log.sent_ns[[version == after for version in log.versions]]
+        first_ns = int(acted[0]) if len(acted) else first_ns
     return Finetune(
         updates=int(learned["updates"]),
         seconds=float(learned["seconds"]),
-        transitions=int(learned["transitions"]),
+        transitions=int(learned["env_steps"]),
         version_before=str(learned["version_before"]),
         version_after=after,
-        swap_ms=(first_ns - drive.asked_ns) / 1e6,
+        swap_ms=None if drive.refused else (first_ns - drive.asked_ns) / 1e6,
         ticks_missed_in_swap=missed_between(log, drive.started_ns, first_ns + 1_000_000_000),
+        refused="; ".join(learned["reasons"]),
     )
 
 
 def compare(config: DemoConfig, out: Path, finetune: Finetune) -> Finetune:
     """Add the lockstep scores of both versions over the same seeded episodes."""
     how = (f"episodes={config.eval_episodes}", "through=loop")
-    before, after = (
-        answer("eval", f"bundle={out / 'bundles' / version}", *how)
-        for version in (finetune.version_before, finetune.version_after)
-    )
+    versions = dict.fromkeys((finetune.version_before, finetune.version_after))
+    scored = [answer("eval", f"bundle={out / 'bundles' / version}", *how) for version in versions]
+    before, after = scored[0], scored[-1]
     return msgspec.structs.replace(
         finetune,
         score_before=before["score_mean"],
@@ -322,12 +335,7 @@ def print_end(
 ) -> None:
     """Print the report of the demo and where to look next."""
     print_table(report, console)
-    console.print(
-        f"fine-tuned {finetune.updates} updates on {finetune.transitions} logged steps in "
-        f"{finetune.seconds:.1f} s: {finetune.version_before} -> {finetune.version_after}, "
-        f"{finetune.ticks_missed_in_swap} ticks missed, first action {finetune.swap_ms:.0f} ms "
-        "after the swap was asked for"
-    )
+    console.print(_swap_line(finetune))
     console.print(
         f"lockstep, same episodes: success {_share(finetune.success_before)} -> "
         f"{_share(finetune.success_after)}, score {_score(finetune.score_before)} -> "
@@ -337,6 +345,20 @@ def print_end(
         if picture.data is None:
             console.print(f"no picture of {picture.title.lower()}: {picture.missing}")
     console.print(f"\n{out / 'report.html'}  {out / 'report.json'}  {out / 'log.mcap'}")
+
+
+def _swap_line(done: Finetune) -> str:
+    learned = (
+        f"fine-tuned {done.updates} updates on {done.transitions} logged steps in "
+        f"{done.seconds:.1f} s: {done.version_before} -> "
+    )
+    missed = f"{done.ticks_missed_in_swap} ticks missed"
+    if done.swap_ms is None:
+        return f"{learned}refused, {missed}: {done.refused}"
+    return (
+        f"{learned}{done.version_after}, {missed}, first action {done.swap_ms:.0f} ms after the "
+        "swap was asked for"
+    )
 
 
 def _share(value: float | None) -> str:

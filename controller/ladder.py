@@ -267,10 +267,12 @@ class Ladder:
     def _planned(self, tick: int, row: Row, heard: Heard) -> Decision:
         self._acts(tick)
         self._local_since = None
-        fresh = tick < row.source.until
+        chunk, fresh = row.source.chunk, tick < row.source.until
         reasons = heard.reasons | Reason.BLENDED if row.blended else heard.reasons
+        if chunk.explored and tick in chunk.explored:
+            reasons |= Reason.EXPLORED
         rung = Rung.FRESH if fresh else Rung.TAIL
-        return _decision(row.action, row.source.chunk, rung, reasons, heard, fresh and heard.waits)
+        return _decision(row.action, chunk, rung, reasons, heard, fresh and heard.waits)
 
     def _locally(self, tick: int, chunk: ActionChunk, reasons: Reason, heard: Heard) -> Decision:
         self._acts(tick)

@@ -66,8 +66,10 @@ def fresh_log(out: Path) -> Path:
     return log
 
 
-def policy_server(about: PolicySettings, endpoint: str, sched_fifo: str = "auto") -> Child:
-    """Return a policy server process, not yet started."""
+def policy_server(
+    about: PolicySettings, endpoint: str, sched_fifo: str = "auto", log: Path | None = None
+) -> Child:
+    """Return a policy server process, not yet started; ``log`` keeps what it says."""
     words = (
         f"bundle={about.bundle}",
         f"endpoint={endpoint}",
@@ -80,7 +82,7 @@ def policy_server(about: PolicySettings, endpoint: str, sched_fifo: str = "auto"
             if value is not None
         ),
     )
-    return Child(command("serve", *words), "policy server")
+    return Child(command("serve", *words), "policy server", log=log)
 
 
 class LiveRun:
@@ -177,9 +179,14 @@ class LiveRun:
         else:
             self._supervisor.start(server())
 
+    @property
+    def children(self) -> list[Child]:
+        """Its processes, in the order in which they were started."""
+        return self._supervisor.children
+
     def child(self, name: str) -> Child:
         """Return the process of a name: simulation, policy server or control loop."""
-        return next(child for child in self._supervisor.children if child.name == name)
+        return next(child for child in self.children if child.name == name)
 
     def status(self) -> dict[str, int]:
         """Return the loop's status board."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from controller.feed.rows import RowLayout
 from controller.spec import Spec
 from controller.spec_coding import encode_spec
 from controller.types import Array
@@ -24,8 +25,14 @@ from controller.wire import (
     Bye,
     Command,
     Control,
+    Draw,
+    Drawn,
     Failure,
+    Fetch,
+    Files,
     Hello,
+    Insert,
+    Inserted,
     Message,
     Ping,
     Pong,
@@ -163,6 +170,7 @@ def specimens(spec: Spec) -> list[list[bytes]]:
     observed = tuple(array.resting() for array in spec.observation)
     action = spec.action.resting()
     rows: Array = np.stack([action, action, action])
+    experience = np.zeros((2, RowLayout.of(spec).width), np.float32)
     welcome = Welcome(PROTOCOL, encode_spec(spec), "v1", 5, 6)
     parcels: list[tuple[Message, Sequence[Array]]] = [
         (Hello(PROTOCOL, "policy", "robot", spec.digest(), 5, "arm"), ()),
@@ -183,6 +191,12 @@ def specimens(spec: Spec) -> list[list[bytes]]:
         (Steered(3, 2, 0, 1, "ann"), (action,)),
         (Control("swap", {"bundle": "runs/a", "name": "arm"}), ()),
         (Report("stats", True, '{"version": "v1", "answered": 3}'), ()),
+        (Insert("arm", 7, 2, ("v1", "v2")), (experience,)),
+        (Inserted("arm", 9, 0, "v2", "runs/a/v2"), ()),
+        (Draw(1, 2, 5, "v2"), ()),
+        (Drawn(1, 2, 100, 50, 9, "v2", 0, False), (experience,)),
+        (Fetch("v2"), ()),
+        (Files("v2", ("manifest.json",)), (np.frombuffer(b"{}", np.uint8),)),
         (Bye(), ()),
     ]
     return [[bytes(frame) for frame in encode(header, arrays)] for header, arrays in parcels]

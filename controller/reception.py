@@ -26,7 +26,10 @@ from controller.wire import (
     Ask,
     Bye,
     Command,
+    Draw,
+    Fetch,
     Hello,
+    Insert,
     Message,
     Ping,
     Pong,
@@ -53,7 +56,7 @@ DEAF_AFTER = 500
 """Messages in a row that a client did not read before its session ends."""
 
 
-_OF_ROLE = frozenset((Ask, Command, Reset, Steer))
+_OF_ROLE = frozenset((Ask, Command, Reset, Steer, Insert, Draw, Fetch))
 """What only clients of the server's own role may send."""
 
 
@@ -98,6 +101,7 @@ class Reception:
         keys: encrypt, and let in whose key is listed; needed beyond loopback.
         max_rate_hz: messages per second and client; what is more is dropped.
         max_bytes_s: bytes per second and client, likewise.
+        max_frame_bytes: longest frame of a client; None for what requests and commands need.
 
     Attributes:
         endpoint: the bound address.
@@ -121,6 +125,7 @@ class Reception:
         keys: ServerKeys | None = None,
         max_rate_hz: float = MAX_RATE_HZ,
         max_bytes_s: float = MAX_BYTES_S,
+        max_frame_bytes: int | None = None,
     ) -> None:
         self._offers = {name: _Offer(spec) for name, spec in specs.items()}
         self._default = next(iter(specs))
@@ -128,8 +133,10 @@ class Reception:
         self._clock = clock
         self._version = version
         self._guests: dict[bytes, Guest] = {}
+        self._gone: dict[bytes, str] = {}
         self._cap = RateCap(max_rate_hz, max_bytes_s)
-        self._server = Server(endpoint, keys, max(map(_longest_frame, specs.values())))
+        longest = max_frame_bytes or max(map(_longest_frame, specs.values()))
+        self._server = Server(endpoint, keys, longest)
         self.endpoint = self._server.endpoint
         self.malformed = 0
         self.draining = False
@@ -178,6 +185,7 @@ class Reception:
             guest.unread = 0 if sent is Sent.YES else guest.unread + 1
             if sent is Sent.GONE or guest.unread >= DEAF_AFTER:
                 self._dismiss(identity)
+                self._remember(identity, guest.policy)
         return sent is Sent.YES
 
     def report(self, identity: bytes, verb: str, ok: bool, detail: Mapping[str, Any]) -> None:
@@ -210,6 +218,8 @@ class Reception:
             return None
         guest = self._guests.get(identity)
         if guest is None:
+            if isinstance(message, Bye) and identity in self._gone:
+                return Delivery(identity, message, arrays, now_ns, self._gone.pop(identity))
             self._turn_away(identity, message)
             return None
         guest.heard_ns = now_ns
@@ -269,6 +279,12 @@ class Reception:
 
     def _dismiss(self, identity: bytes) -> None:
         del self._guests[identity]
+
+    def _remember(self, identity: bytes, policy: str) -> None:
+        """Remember who was found to be gone: its farewell may still lie behind what it asked."""
+        self._gone[identity] = policy
+        while len(self._gone) > MAX_SESSIONS:
+            del self._gone[next(iter(self._gone))]
 
 
 def _longest_frame(spec: Spec) -> int:

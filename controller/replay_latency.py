@@ -26,6 +26,7 @@ from rich.table import Table
 from controller.clock import VirtualClock
 from controller.delayed import DelayedPolicy
 from controller.errors import LogError
+from controller.exploring import exploring
 from controller.interfaces import Clock, Plant, Policy
 from controller.log import McapSink
 from controller.log_reader import read_log
@@ -63,6 +64,7 @@ class Rerun:
         clock = VirtualClock()
         plant = self.make_plant(self.config, clock)
         slow = DelayedPolicy(self.policy, clock, trace)
+        policy = exploring(slow, self.config.policy.explore, self.config.seed)
         about = header(
             self.config,
             plant.spec,
@@ -72,7 +74,7 @@ class Rerun:
         sink = McapSink(out, about)
         local = self.policy if self.config.policy.local_replica else None
         loop = ControlLoop(
-            plant, slow, sink, clock, self.config.loop, seed=self.config.seed, local=local
+            plant, policy, sink, clock, self.config.loop, seed=self.config.seed, local=local
         )
         try:
             loop.run(ticks=int(self.log.tick[-1]) + 1, episodes=self.config.episodes)

@@ -10,6 +10,8 @@ import numpy as np
 from controller.chunk_settings import ChunkSettings, FallbackSettings
 from controller.chunks import Plan, faded_elements
 from controller.errors import ConfigError
+from controller.explore_settings import ExploreSettings
+from controller.exploring import Explorer
 from controller.interfaces import Policy
 from controller.run_log import RunLog
 from controller.types import ActionChunk, Array, Reason, Request, Rung
@@ -33,7 +35,7 @@ class Recomputed:
     The request of a chunk is made of the row of its own tick: its observation, and as the rows
     that it began with what was requested at the ticks after it, where the plan acted. It asks for
     as many evaluations and candidates as the log says were spent. Where chunks were blended, the
-    plan is followed as the loop kept it.
+    plan is followed as the loop kept it. What a run explored is drawn again.
 
     Args:
         log: the run.
@@ -46,6 +48,7 @@ class Recomputed:
         self._policies: dict[str, Policy | None] = {}
         self._chunk: tuple[tuple[int, str], ActionChunk | None] | None = None
         self._blends = _Blends(log)
+        self._explorer = _explorer_of(log)
         low, high = log.header.spec.action.bounds()
         half = (high - low) / 2
         self._scale = np.where(np.isfinite(half), half, 1.0)
@@ -60,6 +63,10 @@ class Recomputed:
             self._blends.forget(int(log.tick[row]))
         if rung is Rung.HUMAN or not rung.acts:
             return None, ""
+        if self._explorer and rung in _PLANNED and not self._blends.may_be:
+            drawn = self._explorer.drawn(int(log.tick[row]))
+            if drawn is not None:
+                return drawn, ""
         version = log.versions[row]
         policy = self._policy(version)
         if policy is None:
@@ -84,6 +91,8 @@ class Recomputed:
 
     def _planned(self, row: int, chunk: ActionChunk) -> tuple[Array | None, str]:
         """Return the action of a row that may be a blend."""
+        if self._explorer:
+            chunk = self._explorer.laid_over(chunk)
         planned = self._blends.follow(row, chunk)
         if not self._log.reasons[row] & Reason.BLENDED:
             action = chunk.at(int(self._log.tick[row]))
@@ -138,6 +147,16 @@ class Recomputed:
         planned &= log.tick[rows] == log.tick[source] + np.arange(len(planned))
         shown = len(planned) if planned.all() else int(planned.argmin())
         return log.requested[source : source + shown]
+
+
+def _explorer_of(log: RunLog) -> Explorer | None:
+    """Return what the run explored, None where it did not."""
+    told = log.header.config.get("policy", {}).get("explore", {})
+    try:
+        settings = msgspec.convert(told, ExploreSettings)
+        return Explorer(log.header.spec, settings, log.header.seed) if settings.active else None
+    except (msgspec.ValidationError, ConfigError):
+        return None
 
 
 class _Blends:

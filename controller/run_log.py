@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.experience import pair_rows
+from controller.experience import Experience
 from controller.log_schema import (
     BUNDLE,
     DROPPED,
@@ -187,54 +187,77 @@ class RunLog:
         columns = [_flat(column) for column in self.observations.values()]
         return _real(np.concatenate(columns, axis=1))
 
+    @property
+    def policy_versions(self) -> tuple[str, ...]:
+        """The versions in ``versions``, each once, in the order of their first ticks."""
+        return tuple(dict.fromkeys(self.versions))
+
+    def experience(self) -> Experience:
+        """Return what learning needs of the ticks."""
+        return Experience(
+            tick=self.tick,
+            running=self.mode == Mode.RUN,
+            rung=self.rung,
+            reasons=self.reasons,
+            episode=self.episode,
+            step=self.step,
+            applied_tick=self.applied_tick,
+            reward=self.reward,
+            episode_return=self.episode_return,
+            terminated=self.terminated,
+            truncated=self.truncations,
+            success=self.success,
+            observation=self.flat_observations(),
+            requested=_real(_flat(self.requested)),
+            executed=_real(_flat(self.executed)),
+        )
+
     def transitions(self) -> Transitions:
         """Return what happened under the policy as training data.
 
         Row i leads from the observation of one tick to that of the next one; see
-        :func:`controller.experience.pair_rows` for which ticks give a row. The action is the
+        :func:`controller.experience.links` for which ticks give a row. The action is the
         executed command. The reward is that of the plant's step, or, when the plant made
         several steps, their sum. An episode that is cut by a gap ends in a timeout.
 
         ``info`` holds ``tick``, ``episode``, ``rung``, ``steps`` (plant steps covered),
-        ``policy_acted`` (the command is the policy's answer, at most clipped, slowed or blended),
-        ``intervention`` (it is a person's, who had taken over) and
         ``applied`` (this very command was the newest that acted before the next observation;
-        for the first part of the step it may have been the one before).
+        for the first part of the step it may have been the one before), ``acted`` (N, A) (the
+        command that the plant made its step with, the row's own where that is not known), ``kind``
+        (whose command it is, a :class:`controller.feed.rows.RowKind`), ``version`` (of the policy
+        that acted, as its place in :attr:`policy_versions`), ``over`` (the plant ended its episode
+        here), ``episode_return`` (sum of rewards so far) and ``success``.
         """
-        flat = self.flat_observations()
-        rows, cut = pair_rows(
-            self.tick,
-            self.mode == Mode.RUN,
-            self.episode,
-            self.step,
-            self.done,
-            np.isfinite(flat).all(axis=1),
-        )
-        after = rows + 1
-        steps = self.step[after] - self.step[rows]
-        gained = self.episode_return[after] - self.episode_return[rows]
-        asked = np.isfinite(_flat(self.requested)).all(axis=1)
-        policy = (self.rung <= Rung.LOCAL) & asked
-        terminals = self.terminated[after]
+        seen = self.experience()
+        rows, cut = seen.pairs()
+        numbers = seen.numbers(rows, cut)
         return Transitions(
-            observations=flat[rows],
-            actions=_real(_flat(self.executed))[rows],
-            rewards=np.where(steps == 1, self.reward[after], gained),
-            next_observations=flat[after],
-            terminals=terminals,
-            timeouts=(cut | self.truncations[after]) & ~terminals,
+            observations=seen.observation[rows],
+            actions=seen.executed[rows],
+            rewards=numbers.reward,
+            next_observations=seen.observation[rows + 1],
+            terminals=numbers.terminal,
+            timeouts=numbers.timeout,
             layout=layout_of(self.header.spec),
             task=self.header.task or self.header.spec.task,
             info={
                 "tick": self.tick[rows],
                 "episode": self.episode[rows],
                 "rung": self.rung[rows].astype(np.uint8),
-                "steps": steps,
-                "policy_acted": policy[rows],
-                "intervention": (self.rung == Rung.HUMAN)[rows],
-                "applied": self.applied_tick[after] == self.tick[rows],
+                "steps": seen.steps(rows),
+                "applied": seen.applied(rows),
+                "version": self._version_numbers()[rows],
+                "kind": numbers.kind,
+                "acted": seen.executed[seen.acting(rows)[0]],
+                "over": numbers.over,
+                "episode_return": numbers.episode_return,
+                "success": numbers.success,
             },
         )
+
+    def _version_numbers(self) -> Ints:
+        place = {version: number for number, version in enumerate(self.policy_versions)}
+        return np.array([place[version] for version in self.versions], np.int64)
 
 
 def _flat(column: Array) -> Array:

@@ -15,6 +15,7 @@ from controller.clock import MonotonicClock, VirtualClock
 from controller.control import control
 from controller.delayed import DelayedPolicy
 from controller.errors import ControllerError, Refused
+from controller.exploring import exploring
 from controller.interfaces import Clock, Plant, Policy
 from controller.keys import client_keys, server_keys
 from controller.log import McapSink
@@ -86,7 +87,7 @@ def run_realtime(config: RunConfig, replica: Policy | None) -> None:
         sink = ProcessSink(Path(config.out) / "log.mcap", about, config.log)
         loop = ControlLoop(
             plant,
-            delayed(policy, config, clock),
+            altered(policy, config, clock),
             sink,
             clock,
             config.loop,
@@ -156,18 +157,33 @@ def run_virtual(
         log: file to write.
     """
     clock = VirtualClock()
-    _run_here(config, make_plant(clock), delayed(policy, config, clock), clock, log)
+    _run_here(config, make_plant(clock), altered(policy, config, clock), clock, log)
 
 
 def run_lockstep(config: RunConfig, plant: Plant, policy: Policy, log: Path) -> None:
     """Run plant and policy in this process under a virtual clock, logging to ``log``."""
-    _run_here(config, plant, policy, VirtualClock(), log)
+    _run_here(config, plant, exploring_here(policy, config), VirtualClock(), log)
 
 
-def delayed(policy: Policy, config: RunConfig, clock: Clock) -> Policy:
-    """Return ``policy`` with the delay that its answers are to have."""
+def exploring_here(policy: Policy, config: RunConfig) -> Policy:
+    """Return ``policy`` of this process, exploring; where it does it is not asked, if possible.
+
+    Raises:
+        ConfigError: it is to explore, and an element of the action has no limits.
+    """
+    ahead = config.loop.chunks.ask == "ahead"
+    return exploring(policy, config.policy.explore, config.seed, ask=ahead)
+
+
+def altered(policy: Policy, config: RunConfig, clock: Clock) -> Policy:
+    """Return ``policy`` with the delay that its answers are to have, and exploring.
+
+    Raises:
+        ConfigError: it is to explore, and an element of the action has no limits.
+    """
     delay_ns = round(config.policy.delay_ms * 1e6)
-    return DelayedPolicy(policy, clock, delay_ns) if delay_ns else policy
+    slow = DelayedPolicy(policy, clock, delay_ns) if delay_ns else policy
+    return exploring(slow, config.policy.explore, config.seed)
 
 
 def _run_here(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from controller.acting import AS_BUNDLED, ActSettings
+from controller.explore_settings import NO_EXPLORATION, ExploreSettings
 from controller.fault_settings import FaultsConfig
 from controller.key_settings import NO_CLIENT_KEYS, ClientKeySettings
 from controller.log_settings import LogSettings
@@ -48,6 +49,7 @@ class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         engine: numpy (fastest for these sizes on a CPU), torch or onnx.
         device: cpu, or cuda with engine torch.
         act: how actions are chosen, where that is not left to the bundle.
+        explore: chance of an evenly drawn action in the place of the policy's, tick by tick.
         delay_ms: time that every answer takes at least, for the study of latency.
         restart: start a policy server of this run again when it dies, after a pause that grows
             with every death.
@@ -62,6 +64,7 @@ class PolicySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine = "numpy"
     device: Device = "cpu"
     act: ActSettings = AS_BUNDLED
+    explore: ExploreSettings = NO_EXPLORATION
     delay_ms: NonNegative = 0.0
     restart: bool = True
     local_replica: bool = False

@@ -68,6 +68,8 @@ class Reason(IntFlag):
     """The action is on the way from what acted before to what was asked for."""
     AWAITED = 16384
     """The first chunk of actions was asked for and is not due yet."""
+    EXPLORED = 32768
+    """The action was drawn to explore, in the policy's stead."""
 
 
 class Mode(IntEnum):
@@ -191,6 +193,7 @@ class ActionChunk:
             the same request answered alone by rounding.
         rtt_ns: from the request to its answer, as the asking side measured it; -1 unknown.
         prefix: rows of the request's prefix, with which ``actions`` begins.
+        explored: ticks whose rows were drawn to explore, in the policy's stead.
     """
 
     tick: int
@@ -203,6 +206,7 @@ class ActionChunk:
     batch: int = 1
     rtt_ns: int = -1
     prefix: int = 0
+    explored: tuple[int, ...] = ()
 
     def at(self, tick: int) -> Array | None:
         """Return the action meant for ``tick``, or None outside the chunk."""

@@ -8,37 +8,43 @@ bytes give a message or :class:`WireError`, and lengths are checked before anyth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from controller.errors import WireError
+from controller.replay_messages import MAX_FILES, Draw, Drawn, Fetch, Files, Insert, Inserted
 from controller.types import Array, Observation
+from controller.wire_base import (
+    MAX_ARRAYS,
+    MAX_FRAME_BYTES,
+    MAX_FRAMES,
+    MAX_HEADER_BYTES,
+    MAX_HORIZON,
+    MAX_SPEC_BYTES,
+    MAX_TEXT,
+    PROTOCOL,
+    SHORT_BYTES,
+    Count,
+    Horizon,
+    Message,
+    Name,
+    Nanoseconds,
+    NumberOrNone,
+    Role,
+    Text,
+    TickOrNone,
+)
 
-PROTOCOL = 3
-MAX_HEADER_BYTES = 64 * 1024
-MAX_SPEC_BYTES = 60 * 1024
-MAX_FRAME_BYTES = 16 * 1024 * 1024
-MAX_ARRAYS = 64
-MAX_FRAMES = 2 + MAX_ARRAYS
-"""Header, arrays, and the prefix of a request."""
-MAX_HORIZON = 1024
-MAX_TEXT = 4000
-SHORT_BYTES = 1024
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-NumberOrNone = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
-TickOrNone = NumberOrNone
-Nanoseconds = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-Horizon = Annotated[int, msgspec.Meta(ge=1, le=MAX_HORIZON)]
-Name = Annotated[str, msgspec.Meta(max_length=200)]
-Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-Role = Literal["policy", "plant", "teleop", "control"]
-
-
-class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A header; the table of array frames below says how many arrays may follow it."""
+__all__ = [
+    "MAX_ARRAYS", "MAX_FRAMES", "MAX_FRAME_BYTES", "MAX_HEADER_BYTES", "MAX_HORIZON",
+    "MAX_SPEC_BYTES", "MAX_TEXT", "PROTOCOL", "Answer", "AnyMessage", "Ask", "Bye", "Command",
+    "Control", "Count", "Draw", "Drawn", "Failure", "Fetch", "Files", "Hello", "Horizon", "Insert",
+    "Inserted", "Message", "Name", "Nanoseconds", "NumberOrNone", "Ping", "Pong", "Refusal",
+    "Reject", "Report", "Reset", "Role", "State", "Steer", "Steered", "Text", "TickOrNone",
+    "Welcome", "decode", "encode", "one_line",
+]  # fmt: skip
 
 
 class Hello(Message, frozen=True, tag="hello"):
@@ -309,6 +315,12 @@ AnyMessage = (
     | Bye
     | Control
     | Report
+    | Insert
+    | Inserted
+    | Draw
+    | Drawn
+    | Fetch
+    | Files
 )
 
 _ARRAYS: dict[type[Message], tuple[int, int]] = {
@@ -318,6 +330,9 @@ _ARRAYS: dict[type[Message], tuple[int, int]] = {
     Command: (1, 1),
     Steer: (1, 1),
     Steered: (1, 1),
+    Insert: (1, 1),
+    Drawn: (0, 1),
+    Files: (0, MAX_FILES),
 }
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(AnyMessage)

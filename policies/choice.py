@@ -43,6 +43,18 @@ def is_clear(q: Float32, select: Select, uniform: NDArray[np.float64]) -> NDArra
     return np.asarray(same[0] & same[1], np.bool_)
 
 
+def _alike(actions: Float32, q: Float32) -> NDArray[np.bool_]:
+    """Return (N,) whether the candidates that may be the best by rounding are one action.
+
+    At the limits of the action many are.
+    """
+    best = actions[np.arange(len(q)), q.argmax(1)]
+    apart = np.abs(actions - best[:, None]).max(-1)
+    doubt = 2.0 * ROUNDING * (1.0 + np.abs(q).max(1, keepdims=True))
+    rivals = q >= q.max(1, keepdims=True) - doubt
+    return np.asarray(np.where(rivals, apart, 0.0).max(1) <= ROUNDING, np.bool_)
+
+
 class Sampler:
     """Draws candidates and takes one: encoded actions for encoded observations.
 
@@ -92,8 +104,11 @@ class Sampler:
         """Return whether another engine is sure to take the same candidates."""
         if self.candidates == 1:
             return True
-        _, q = self._offer(condition, noise, None)
-        return bool(is_clear(q, self._select, self._even(condition, uniform)).all())
+        actions, q = self._offer(condition, noise, None)
+        clear = is_clear(q, self._select, self._even(condition, uniform))
+        if self._select == "argmax":
+            clear |= _alike(actions, q)
+        return bool(clear.all())
 
     def _offer(
         self, condition: Float32, noise: Float32, known: Known | None

@@ -161,13 +161,18 @@ def _moments(observations: Array) -> tuple[Float64, Float64]:
     return seen.mean(axis=0), np.where(usable, scale, 1.0)
 
 
-def of_limits(spec: Spec) -> Codec:
+def of_limits(spec: Spec, arrays: Sequence[str] | None = None) -> Codec:
     """Return the codec of a policy that sees observations as they are.
+
+    Args:
+        spec: names, sizes and limits.
+        arrays: names of the observation arrays to use; None for all.
 
     Raises:
         ConfigError: an element of the action has no limits.
+        DataError: an array that ``spec`` does not have, or none at all.
     """
-    names, columns = select(spec, None)
+    names, columns = select(spec, arrays)
     low, high = (limit.reshape(-1) for limit in spec.action.bounds())
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
         raise ConfigError(

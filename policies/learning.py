@@ -168,7 +168,7 @@ class ImproveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     eta: NonNegative = 1.0
     q_loss: Literal["mean", "coin", "raw"] = "coin"
     steps: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 2
-    grid: Literal["karras", "released", "paper"] = "released"
+    grid: Literal["karras", "released", "paper"] = "karras"
     slow: Averaging = Averaging(decay=0.995)
 
 

@@ -15,10 +15,10 @@ import torch
 
 from controller.spec import Spec
 from policies.algos.sac import SoftActorCritic
+from policies.disk import replace_file
 from policies.errors import BundleError
 from policies.manifest import Arrays
 from policies.settings import SacConfig
-from policies.train_state import replace_file
 
 FREE = ("out", "processes", "threads", "log_every")
 """Settings that may differ when a run is taken up again. Other threads sum in another order."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from controller.errors import DataError
 from controller.spec import Spec
 from controller.transitions import Transitions, layout_of
 from controller.types import VectorStep
 from policies.algos.sac import Batch
 from policies.codec import Codec
+from policies.disk import map_file
 
 Float32 = NDArray[np.float32]
-MIB = 2**20
 
 
 class Replay:
@@ -58,13 +56,8 @@ class Replay:
         self.capacity = _whole(capacity, copies)
         self._rows = self.capacity + _whole(slack, copies)
         width = 2 * sizes[0] + sizes[1] + 3
-        if count:
-            _require(file, 4 * width * self._rows)
-        else:
-            _allocate(file, 4 * width * self._rows)
-        self._table: Float32 = np.asarray(
-            np.memmap(file, np.float32, "r+", shape=(self._rows, width))
-        )
+        mapped = map_file(file, 4 * width * self._rows, fresh=count == 0)
+        self._table: Float32 = np.frombuffer(mapped, np.float32).reshape(self._rows, width)
         self._tensor = torch.from_numpy(self._table)
         d, a = sizes
         self._edges = [0, d, d + a, d + a + 1, d + a + 2, d + a + 3, width]
@@ -151,26 +144,3 @@ class Replay:
 
 def _whole(rows: int, copies: int) -> int:
     return -(-rows // copies) * copies
-
-
-def _require(file: Path, size: int) -> None:
-    found = file.stat().st_size if file.is_file() else None
-    if found != size:
-        state = "is gone" if found is None else f"has {found} bytes, expected {size}"
-        raise DataError(f"{file}: {state}; the run cannot go on: choose another out")
-
-
-def _allocate(file: Path, size: int) -> None:
-    """Make ``file`` of ``size`` bytes, all of them on the disk.
-
-    Writing to a mapped file on a full disk would kill the process without a word.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with file.open("wb") as stream:
-            os.posix_fallocate(stream.fileno(), 0, size)
-    except OSError as error:
-        raise DataError(
-            f"{file}: no room for {size / MIB:,.0f} MiB of replay ({error.strerror}); lower "
-            "capacity, or choose another out"
-        ) from error

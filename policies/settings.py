@@ -1,4 +1,4 @@
-"""Settings of training, fine-tuning and serving. Reading them needs no torch."""
+"""Settings of training and serving. Reading them needs no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from controller.ranges import (
     Count,
     Device,
     Engine,
-    Fraction,
     NonNegative,
     Positive,
     SchedFifo,
@@ -149,57 +148,6 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         from policies.presets import beneath
 
         return beneath(tree)
-
-
-class FinetuneConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Improve a policy from the logs of its runs with Consistency-AC.
-
-    Attributes:
-        parent: bundle, or store of bundles, to start from.
-        logs: run logs to learn from.
-        offline: HDF5 file with transitions that anchor the policy beside the logs; null for
-            none.
-        out: store that receives the new bundle, as its current one, and ``metrics.jsonl``.
-        seed: seed of batches and noise.
-        updates: updates of the critics after which to stop; null for no such limit.
-        seconds: time after which to stop; null for no such limit.
-        warmup: share of the budget in which only the critics learn.
-        batch: rows per update.
-        log_share: share of a batch that comes from the logs when offline data is given.
-        actor_rate: learning rate of the policy.
-        critic_rate: learning rate of the critics.
-        discount: of future reward, per control step.
-        eta: weight of the Q term against the consistency loss.
-        critic_decay: decay per update of the target critics.
-        served_decay: decay per update of the average of the weights that is served.
-        grad_clip: largest norm of each gradient.
-        threads: CPU threads; one leaves the other cores to the control loop.
-        log_every: updates between two lines of metrics.
-    """
-
-    parent: str = "runs/demo/bundles"
-    logs: tuple[str, ...] = ()
-    offline: str | None = None
-    out: str = "runs/demo/bundles"
-    seed: Seed = 0
-    updates: Count | None = None
-    seconds: Positive | None = 8.0
-    warmup: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
-    batch: Count = 256
-    log_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
-    actor_rate: Positive = 3e-5
-    critic_rate: Positive = 3e-4
-    discount: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.99
-    eta: NonNegative = 0.02
-    critic_decay: Fraction = 0.995
-    served_decay: Fraction = 0.99
-    grad_clip: Positive = 1.0
-    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
-    log_every: Count = 50
-
-    def __post_init__(self) -> None:
-        if self.updates is None and self.seconds is None:
-            raise ValueError("updates and seconds are both null: set at least one")
 
 
 class SacConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

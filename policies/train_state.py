@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from policies.algos.learner import Learner
+from policies.disk import hold, replace_file
 from policies.errors import BundleError
 from policies.manifest import Arrays
 
@@ -47,17 +46,12 @@ def exclusive(store: Path) -> Iterator[None]:
     """
     file = (store / STATE).with_name("lock")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        stream = file.open("wb")
+        stream = hold(file)
     except OSError as error:
         raise BundleError(f"{file}: {error.strerror}: choose another out") from error
+    if stream is None:
+        raise BundleError(f"{store}: another run is at work there; choose another out")
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BundleError(
-                f"{store}: another run is at work there; choose another out"
-            ) from None
         yield
 
 
@@ -104,17 +98,6 @@ def restore(saved: Saved, learner: Learner) -> None:
         torch.set_rng_state(torch.from_numpy(saved.arrays[GLOBAL]))
     except (KeyError, RuntimeError) as error:
         raise BundleError(f"cannot resume: the state is of another run: {error}") from error
-
-
-def replace_file(file: Path, blob: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}.part")
-    with scratch.open("wb") as stream:
-        stream.write(blob)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(file)
 
 
 def _tensors(learner: Learner) -> dict[str, Tensor]:

@@ -16,13 +16,14 @@ from controller.spec import Spec
 from controller.transitions import Transitions
 from policies import bundle, codec
 from policies.algos.learner import Figures, Sizes
+from policies.disk import replace_file
 from policies.errors import BundleError, TrainingDiverged
 from policies.golden import golden
 from policies.learners import make_learner
 from policies.settings import TrainConfig
 from policies.stepper import make_stepper
 from policies.table import Table, require_fit
-from policies.train_state import Saved, replace_file, restore, write_state
+from policies.train_state import Saved, restore, write_state
 
 FREE = (
     "data", "out", "preset", "resume", "checkpoint_every", "save_every", "log_every",

@@ -23,7 +23,7 @@ ALLOWED = {
     | {"safetensors", "torch"},
 }
 """Beside the standard library."""
-LAZY = {"foxglove", "imageio_ffmpeg", "matplotlib", "onnx", "onnxruntime"}
+LAZY = {"foxglove", "imageio_ffmpeg", "matplotlib", "onnx", "onnxruntime", "ray"}
 """Optional and slow: any package, but only inside a function."""
 ONLY_IN = {"zmq": "controller/transport.py"}
 ROOT_OF_COMPOSITION = "controller/cli/"

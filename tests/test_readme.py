@@ -67,7 +67,7 @@ KINDS = {
     "demo": "controller.settings:DemoConfig",
     "doctor": "controller.settings:DoctorConfig",
     "eval": "controller.settings:EvalConfig",
-    "finetune": "policies.settings:FinetuneConfig",
+    "finetune": "policies.finetuning.settings:FinetuneConfig",
     "latency": "controller.latency.settings:LatencyConfig",
     "reproduce": "policies.reproduction.settings:ReproduceConfig",
     "run": "controller.settings:RunConfig",
@@ -76,9 +76,11 @@ KINDS = {
     "sim": "sim.settings:SimConfig",
     "train": "policies.settings:TrainConfig",
 }
+ONLINE = "policies.reproduction.online_settings:OnlinePlan"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_shipped_configuration_loads(path):
-    module, _, kind = KINDS[path.parent.name].partition(":")
+    online = path.parent.name == "reproduce" and path.stem.startswith("online")
+    module, _, kind = (ONLINE if online else KINDS[path.parent.name]).partition(":")
     load(getattr(import_module(module), kind), path)

@@ -15,6 +15,7 @@ from controller.command_line import run as run_command
 _CLI = "controller.cli"
 _SETTINGS = "controller.settings"
 _KEYS = "controller.key_settings"
+_PART = "controller.tuning.settings:PartConfig"
 VERBS: dict[str, Verb] = {
     "demo": Verb(
         "data, training, serving, running, fine-tuning and report, on built-in data",
@@ -129,11 +130,30 @@ VERBS: dict[str, Verb] = {
         "the loop of a run", f"{_SETTINGS}:RunConfig", f"{_CLI}.running:loop", hidden=True
     ),
     "finetune": Verb(
-        "improve a policy from the logs of its runs",
-        "policies.settings:FinetuneConfig",
-        f"{_CLI}.learning:finetune",
+        "improve a policy: from the logs of its runs, or live, while it runs",
+        "policies.finetuning.settings:FinetuneConfig",
+        f"{_CLI}.finetuning:finetune",
         "parent",
+        rest="logs",
     ),
+    **{
+        f"finetune {name}": Verb(summary, _PART, act, hidden=True)
+        for name, summary, act in (
+            (
+                "replay",
+                "the replay service of a fine-tuning",
+                "policies.finetuning.replay.verbs:replay",
+            ),
+            ("learner", "the learner of a fine-tuning", "policies.finetuning.learner:learner"),
+            ("gate", "the gate of a fine-tuning", f"{_CLI}.gate:gate"),
+            ("actor", "an actor in lockstep", f"{_CLI}.actor:actor"),
+            (
+                "feed",
+                "what feeds a loop's log to the replay service",
+                "controller.feed.feeder:feed",
+            ),
+        )
+    },
     "eval": Verb(
         "score policies over seeded episodes",
         f"{_SETTINGS}:EvalConfig",
@@ -145,6 +165,11 @@ VERBS: dict[str, Verb] = {
         "train and score everything a plan names, and write the tables",
         "policies.reproduction.settings:ReproduceConfig",
         f"{_CLI}.reproduce:reproduce",
+    ),
+    "reproduce online": Verb(
+        "fine-tune live everything a plan names, and write the learning curves",
+        "policies.reproduction.online_settings:OnlinePlan",
+        f"{_CLI}.reproduce:online",
     ),
     "export": Verb(
         "write a policy as an ONNX file",

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from controller.spec import Spec
-    from controller.transitions import Transitions
-    from policies.settings import FinetuneConfig, SacConfig, TrainConfig
+    from policies.settings import SacConfig, TrainConfig
     from policies.train import Scorer
 
 
@@ -89,32 +88,6 @@ def _spec_of_data(config: TrainConfig) -> Spec:
     if config.task not in ("", spec.task):
         raise DataError(f"{config.data}: is of {spec.task}, expected {config.task}")
     return spec
-
-
-def finetune(config: FinetuneConfig, arguments: Arguments) -> int:
-    """Improve a policy from logs and publish it."""
-    from controller.display import progress_bar, say
-    from controller.transitions import concatenate
-    from policies.bundle import load_bundle
-    from policies.finetune import finetune as improve
-
-    if not config.logs:
-        raise ConfigError("logs: expected at least one run log, as in logs=[runs/demo/log.mcap]")
-    spec = load_bundle(config.parent).spec
-    logs = concatenate([_rows_of(path, spec) for path in config.logs])
-    offline = read_dataset(config.offline, spec) if config.offline else None
-    with progress_bar("fine-tuning") as advance:
-        result = improve(config, logs, offline, on_progress=advance)
-    say(result, arguments.json)
-    return 0
-
-
-def _rows_of(path: str, spec: Spec) -> Transitions:
-    from controller.log_reader import read_log
-
-    log = read_log(path)
-    spec.require(log.header.spec, "the policy", path)
-    return log.transitions().validate(path)
 
 
 def sac(config: SacConfig, arguments: Arguments) -> int:

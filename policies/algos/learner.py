@@ -116,6 +116,11 @@ class Optimiser:
         """Return what Adam keeps, by name; nothing before its first step."""
         return dict(self.adam.state.get(self.parameters.flat, {}))
 
+    def forget(self) -> None:
+        """Begin anew: no moments, no step taken."""
+        for value in self.state().values():
+            value.zero_()
+
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the steps to come."""
         if self.parameters.flat.is_cuda:

@@ -23,6 +23,7 @@ class QGuided(Learner):
         actor: imitates and samples.
         values: the critics.
         settings: how the critics guide the actor.
+        imitation: weight of L_imitation; 0 computes none.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class QGuided(Learner):
         actor: ConsistencyBC | DiffusionBC,
         values: Valuation,
         settings: ImproveSettings,
+        imitation: float = 1.0,
     ) -> None:
         super().__init__(actor.sizes)
         self.actor, self.values, self.settings = actor, values, settings
+        self.weight = imitation
         self.generator, self.dials = actor.generator, actor.dials
         critics = {"critic": values.online, "critic_target": values.target}
         self.networks = actor.networks | critics
@@ -69,48 +72,60 @@ class QGuided(Learner):
         The target critics move after it.
         """
         rows = batch.reward.shape[1] * self.values.settings.max_q
-        figures = self._critic_gradient(batch, self.actor.sampling_noise(rows))
+        noise, chosen = self.actor.sampling_noise(rows), self.values.choose(self.generator)
+        figures = self._critic_gradient(batch, noise, chosen)
         self.values.adam.step()
         self.values.follow()
         return figures
 
-    def _find_critic_gradient(self, batch: Batch, noise: Tensor) -> Figures:
+    def _find_critic_gradient(self, batch: Batch, noise: Tensor, chosen: Tensor | None) -> Figures:
         with torch.no_grad():
             condition, times = batch.next_condition, self.values.settings.max_q
             if times > 1:
                 condition = condition.repeat_interleave(times, 1)
             ahead = self.actor.sample(self.actor.averages["slow"].fixed, condition, noise)
-            y = self.values.goal(batch, self.values.ahead(batch.next_condition, ahead))
+            y = self.values.goal(batch, self.values.ahead(batch.next_condition, ahead, chosen))
         return self.values.gradient(batch, y)
 
-    def update_actor(self, batch: Batch, condition: Tensor, variant: Variant) -> Figures:
+    def update_actor(self, batch: Batch | None, condition: Tensor, variant: Variant) -> Figures:
         """Take a step down L_imitation + eta L_q; move the actor's averages.
 
         Args:
-            batch: what is imitated.
+            batch: what is imitated; None for nothing in this update.
             condition: (R, B, d) observations where the critics judge the actor.
             variant: from :meth:`prepare`.
         """
+        anchors = batch if self.weight else None
+        if anchors is None and not self.settings.eta:
+            return {}
         noise = self.actor.sampling_noise(condition.shape[1])
-        draw, coin = self.actor.draw(batch), variant[-1]
-        figures = self._actor_gradient(batch, draw, condition, noise, coin)
+        draw = () if anchors is None else self.actor.draw(anchors)
+        figures = self._actor_gradient(anchors, draw, condition, noise, variant[-1])
         figures["norm"] = self.actor.adam.step()
         self.actor.averages.move(variant[:-1])
         return figures
 
     def _find_actor_gradient(
-        self, batch: Batch, draw: Draw, condition: Tensor, noise: Tensor, coin: int
+        self, anchors: Batch | None, draw: Draw, condition: Tensor, noise: Tensor, coin: int
     ) -> Figures:
-        imitation = self.actor.imitation(batch, draw)
-        loss, figures = imitation, {"loss": imitation.detach()}
+        terms, figures = [], {}
+        if anchors is not None:
+            imitation = self.actor.imitation(anchors, draw)
+            figures["loss"] = imitation.detach()
+            terms.append(imitation if self.weight == 1.0 else self.weight * imitation)
         if self.settings.eta:
             online = self.actor.online
             action = self.actor.sample(online.arrays, condition, noise)
             value = q_loss(self.values, condition, action, self.settings.q_loss, coin)
-            loss = imitation + self.settings.eta * value
             figures["policy_loss"] = value.detach()
-        self.actor.online.descend(loss.sum())
+            terms.append(self.settings.eta * value)
+        self.actor.online.descend(sum(terms[1:], terms[0]).sum())
         return figures
+
+    def load_policy(self, weights: Arrays) -> None:
+        """Put the arrays of a policy into the actor and every average of it, of the only run."""
+        for network in (self.actor.online, *self.actor.averages.kept.values()):
+            network.load_arrays(weights)
 
     def policy_arrays(self, run: int) -> Arrays:
         """Return the served policy of one run."""

@@ -63,15 +63,19 @@ class Draw:
     free: Tensor
 
 
-def squash(heads: Tensor, noise: Tensor) -> Draw:
+def squash(
+    heads: Tensor, noise: Tensor, low: float = LOG_STD_MIN, high: float = LOG_STD_MAX
+) -> Draw:
     """Draw a = tanh(μ + σ n).
 
     Args:
-        heads: (B, 2A), μ and then log σ, which is clipped to [-20, 2].
-        noise: (B, A), n.
+        heads: (..., 2A), μ and then log σ, which is clipped.
+        noise: (..., A), n.
+        low: lower limit of log σ.
+        high: upper limit.
     """
     mean, raw = heads.chunk(2, -1)
-    log_std = raw.clamp(LOG_STD_MIN, LOG_STD_MAX)
+    log_std = raw.clamp(low, high)
     step = log_std.exp() * noise
     u = mean + step
     log_prob = 2.0 * (u + functional.softplus(-2.0 * u)) - 0.5 * noise.square() - log_std

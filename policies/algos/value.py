@@ -19,12 +19,20 @@ class Valuation:
         shape: of the critics.
         settings: how they learn.
         grad_clip: largest norm of their gradient; None for no limit.
+        subset: M, critics that make a target, drawn anew for each update (Chen et al. 2021,
+            alg. 1); 0 for all.
     """
 
     def __init__(
-        self, sizes: Sizes, shape: CriticSettings, settings: ValueSettings, grad_clip: float | None
+        self,
+        sizes: Sizes,
+        shape: CriticSettings,
+        settings: ValueSettings,
+        grad_clip: float | None,
+        subset: int = 0,
     ) -> None:
         self.sizes, self.settings = sizes, settings
+        self.subset = subset if subset < shape.count else 0
         self.nets = Critics(sizes.action, sizes.condition, shape)
         self.online = sizes.parameters(self.nets.shapes, 1)
         self.target = self.online.copy()
@@ -46,7 +54,17 @@ class Valuation:
             return q.mean(1)
         return q.mean(1) - self.settings.lcb * q.std(1, correction=0)
 
-    def ahead(self, next_condition: Tensor, next_action: Tensor) -> Tensor:
+    def choose(self, generator: torch.Generator) -> Tensor | None:
+        """Draw the critics of the next targets, (M,) numbers; None where all of them make them."""
+        if not self.subset:
+            return None
+        count = self.nets.settings.count
+        drawn = torch.randperm(count, generator=generator, device=self.sizes.device)
+        return drawn[: self.subset]
+
+    def ahead(
+        self, next_condition: Tensor, next_action: Tensor, chosen: Tensor | None = None
+    ) -> Tensor:
         """Return the target critics' value (R, B) of the successors.
 
         Args:
@@ -54,12 +72,16 @@ class Valuation:
             next_action: (R, M B, A), M actions of each successor, one after the other. With
                 M > 1 each critic takes its largest value over them (max-Q backup; Kumar et
                 al. 2019, app. C).
+            chosen: numbers of the critics to ask; None for all. The others are not computed.
         """
         rows = next_condition.shape[1]
         times = next_action.shape[1] // rows
         if times > 1:
             next_condition = next_condition.repeat_interleave(times, 1)
-        q = self.nets(self.target.fixed, next_condition, next_action)
+        views = self.target.fixed
+        if chosen is not None:
+            views = {name: view.index_select(1, chosen) for name, view in views.items()}
+        q = self.nets(views, next_condition, next_action)
         if times > 1:
             q = q.view(*q.shape[:2], rows, times).amax(-1)
         return self.aggregate(q)
@@ -70,6 +92,13 @@ class Valuation:
         if self.settings.q_norm:
             y = y / (y.std(1, keepdim=True) + 1e-6)
         return y
+
+    def learn(self, batch: Batch, y: Tensor) -> Figures:
+        """Take a step towards the values y (R, B) of (s, a), whatever they are; targets too."""
+        figures = self.gradient(batch, y)
+        self.adam.step()
+        self.target.flat.copy_(self.online.flat)
+        return figures
 
     def gradient(self, batch: Batch, y: Tensor) -> Figures:
         """Find the gradient of sum_i MSE(Q_i(s, a), y)."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +56,9 @@ class Job:
         return [sys.executable, "-m", "controller.cli", *self.verb.split(), *self.words]
 
 
+Make = Callable[[Job, int], Child]
+
+
 def work(
     jobs: Iterable[Job],
     workers: int,
@@ -61,6 +66,7 @@ def work(
     niceness: int = 0,
     should_stop: Callable[[], bool] = bool,
     look: Callable[[], None] = lambda: None,
+    make: Make | None = None,
 ) -> bool:
     """Do jobs, and those that come of them before the others; return whether all had their turn.
 
@@ -72,7 +78,10 @@ def work(
         niceness: added to their priority.
         should_stop: asked ten times a second.
         look: called as often.
+        make: makes the process of a job with a priority, not yet started; a process of this
+            machine where there is none, see :func:`placed`.
     """
+    make = make or _child
     waiting = deque(jobs)
     running: list[tuple[Job, Child]] = []
     with Supervisor(timeout_s=SAVE_S) as supervisor:
@@ -82,7 +91,7 @@ def work(
             while waiting and len(running) < workers:
                 job = waiting.popleft()
                 if not job.skip():
-                    running.append((job, supervisor.start(_child(job, niceness))))
+                    running.append((job, supervisor.start(make(job, niceness))))
             for job, child in [pair for pair in running if pair[1].poll() is not None]:
                 running.remove((job, child))
                 supervisor.children.remove(child)
@@ -91,6 +100,47 @@ def work(
             if running:
                 time.sleep(POLL_S)
     return True
+
+
+@contextmanager
+def placed(ray: bool | str, workers: int, out: Path) -> Iterator[Make | None]:
+    """Give what makes the processes of jobs where a plan wants them, for :func:`work`.
+
+    Args:
+        ray: false for this machine; true for a Ray of this machine, else the address of a
+            cluster.
+        workers: processes at the same time.
+        out: directory that every node of the cluster must have, below its working directory if
+            it is relative.
+
+    Raises:
+        ConfigError: no such cluster.
+        ModuleNotFoundError: Ray is wanted and not installed.
+    """
+    if not ray:
+        yield None
+        return
+    from controller.ray_child import LOCAL, connect
+
+    out.mkdir(parents=True, exist_ok=True)
+    address = ray if isinstance(ray, str) else LOCAL
+    with (
+        connect(address, workers) as cluster,
+        tempfile.NamedTemporaryFile(prefix=".shared-", dir=out.resolve()) as mark,
+    ):
+
+        def make(job: Job, niceness: int) -> Child:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            return cluster.child(
+                [*job.verb.split(), *job.words],
+                job.name,
+                niceness=niceness,
+                stdout=job.stdout,
+                log=job.log,
+                shared=mark.name,
+            )
+
+        yield make
 
 
 def _child(job: Job, niceness: int) -> Child:

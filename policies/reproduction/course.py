@@ -18,7 +18,7 @@ from policies.bundle import load_bundle, read_manifest, resolve
 from policies.errors import BundleError
 from policies.evaluation import Trial, action_us
 from policies.reproduction import results, sources, standing
-from policies.reproduction.children import Job, work
+from policies.reproduction.children import Job, placed, work
 from policies.reproduction.origin import Origin, commit, machine, read_origin, write_origin
 from policies.reproduction.plan import Cell, expand, grouped
 from policies.reproduction.results import Row
@@ -120,13 +120,15 @@ class Course:
                 told = {"scored": len(self.tally.scored), "failed": len(self.tally.failed)}
                 on_progress(*self.progress(), told)
 
-        whole = work(
-            self.jobs(),
-            self.config.workers,
-            niceness=self.config.niceness,
-            should_stop=should_stop,
-            look=look,
-        )
+        with placed(self.config.ray, self.config.workers, Path(self.config.out)) as make:
+            whole = work(
+                self.jobs(),
+                self.config.workers,
+                niceness=self.config.niceness,
+                should_stop=should_stop,
+                look=look,
+                make=make,
+            )
         if self.config.only != "train":
             self._time_actions(should_stop)
         return whole

@@ -197,11 +197,12 @@ def to_csv(rows: Iterable[Row]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Row.__struct_fields__)
     for row in rows:
-        writer.writerow([_cell(getattr(row, name)) for name in Row.__struct_fields__])
+        writer.writerow([csv_value(getattr(row, name)) for name in Row.__struct_fields__])
     return text.getvalue()
 
 
-def _cell(value: object) -> object:
+def csv_value(value: object) -> object:
+    """Return what stands for a value in a CSV."""
     if isinstance(value, float):
         return f"{value:.{DIGITS}g}"
     return "" if value is None else value

@@ -59,6 +59,8 @@ class ReproduceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         only: train; score what is trained; write the tables; or all of it. A machine without
             the simulator trains, and another scores the same OUT.
         workers: processes at work at the same time.
+        ray: do it on a Ray cluster: true for one of this machine, ``ray://HOST:PORT`` or
+            ``auto``; OUT and the data must be on a file system that every node has.
         together: one process trains all seeds of a cell side by side, as suits a GPU.
         device: cpu or cuda, of the trainings.
         niceness: of these processes; 19 yields to everything.
@@ -83,6 +85,7 @@ class ReproduceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: dict[str, Variant] = {}
     only: Literal["all", "train", "score", "tables"] = "all"
     workers: Count = 1
+    ray: bool | str = False
     together: bool = False
     device: Device = "cpu"
     niceness: Annotated[int, msgspec.Meta(ge=0, le=19)] = 10

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from controller.spelling import nearest
 from policies.data.names import published
 from policies.data.places import LOCAL_VARIABLE, find_published
-from policies.reproduction.settings import ReproduceConfig
 
 RECIPE = "-regen"
 """Ending of the names of datasets that ``onebeat data generate`` makes."""
@@ -20,6 +20,25 @@ REMEDIES = {
     NO_FILE: f"onebeat data fetch NAME, or a directory with it in {LOCAL_VARIABLE}",
     NO_POLICIES: f"policies=DIRECTORY, or a directory with policies/ in {LOCAL_VARIABLE}",
 }
+
+
+class Places(Protocol):
+    """Where a plan looks: its settings ``data``, ``policies`` and ``sources``."""
+
+    @property
+    def data(self) -> str:
+        """Directory of the datasets that are made anew."""
+        ...
+
+    @property
+    def policies(self) -> str | None:
+        """Directory of the behaviour policies those are made with; None where they usually are."""
+        ...
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Where the file of a dataset is, by its name."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,7 @@ class Source:
     missing: str = ""
 
 
-def find(name: str, config: ReproduceConfig) -> Source:
+def find(name: str, config: Places) -> Source:
     """Return where the dataset of this name is."""
     known = published().get(name)
     task = known.task if known else ""
@@ -56,13 +75,14 @@ def find(name: str, config: ReproduceConfig) -> Source:
         close = nearest(name, published())
         told = f"no dataset of this name; did you mean {close}?" if close else "no such dataset"
         return Source(path, missing=told)
-    policies = next(_policies(config), None)
+    policies = next(behaviour(config), None)
     if policies is None:
         return Source(path, missing=NO_POLICIES)
     return Source(path, policies=policies)
 
 
-def _policies(config: ReproduceConfig) -> Iterator[Path]:
+def behaviour(config: Places) -> Iterator[Path]:
+    """Yield the directories of behaviour policies that are there."""
     listed = os.environ.get(LOCAL_VARIABLE, "").split(os.pathsep)
     named = (
         [config.policies] if config.policies else [f"{each}/policies" for each in listed if each]

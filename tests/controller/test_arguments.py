@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from controller.arguments import nearest, parse
+from controller.command_line import Verb, overrides_of
 from controller.errors import ConfigError
 
 
@@ -57,3 +58,30 @@ def test_nearest_names_the_likely_word_and_all_valid_ones():
     many = [f"task-{number}" for number in range(10, 40)]
     assert nearest("tsk-17", many) == "did you mean task-17?"
     assert nearest("zzzzzz-39", many).startswith("nearest of 30: task-39, ")
+
+
+VERB = Verb("", "", "", "parent", rest="logs")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["hopper"], ["parent=hopper"]),
+        (["hopper", "--logs", "a"], ["parent=hopper", "logs=a"]),
+        (["hopper", "--logs", "a", "b", "c"], ["parent=hopper", 'logs=["a", "b", "c"]']),
+        (["hopper", "--logs", "a", "--logs", "b"], ["parent=hopper", 'logs=["a", "b"]']),
+        (["hopper", "logs=[a, b]", "c"], ["parent=hopper", 'logs=["a", "b", "c"]']),
+        (["hopper", "--logs", "a", "--offline", "d", "b"], None),
+        (["parent=hopper", "--logs", "a", "b"], ["parent=hopper", 'logs=["a", "b"]']),
+        (["--logs", "a"], ["logs=a"]),
+        (["--logs=a,1", "hopper", "2"], ["parent=hopper", 'logs=["a,1", "2"]']),
+    ],
+)
+def test_what_a_shell_makes_of_a_pattern_is_one_list(words, expected):
+    expected = expected or ["parent=hopper", "offline=d", 'logs=["a", "b"]']
+    assert overrides_of(VERB, parse(words)) == expected
+
+
+def test_plain_words_without_their_flag_are_refused():
+    with pytest.raises(ConfigError, match="expected one parent, got a b; logs come after --logs"):
+        overrides_of(VERB, parse(["a", "b"]))

@@ -38,9 +38,11 @@ def test_only_the_way_to_the_goal_is_animated(tmp_path):
 LEARNED = {
     "updates": 3,
     "seconds": 0.5,
-    "transitions": 40,
+    "env_steps": 40,
     "version_before": "old",
     "version_after": "new",
+    "rejected_versions": 0,
+    "reasons": [],
 }
 
 
@@ -60,3 +62,22 @@ def test_a_swap_is_charged_with_the_misses_from_learner_to_a_second_after(
     assert facts.ticks_missed_in_swap == missed
     assert facts.swap_ms == pytest.approx((log.sent_ns[30] - drive.asked_ns) / 1e6)
     assert (facts.version_before, facts.version_after) == ("old", "new")
+
+
+def test_a_refused_version_is_charged_with_the_misses_of_its_learning(tmp_path):
+    records = []
+    for n in range(200):
+        late = {"sent_ns": (n + 1) * PERIOD_NS + 1} if n in (10, 25, 120, 199) else {}
+        records.append(tick(n, version="old", **late))
+    log = written(tmp_path / "log.mcap", records, header(rate_hz=100.0))
+    drive = Drive(DemoConfig(), tmp_path)
+    drive.learned = LEARNED | {
+        "version_after": "old",
+        "rejected_versions": 1,
+        "reasons": ["too far away"],
+    }
+    drive.started_ns, drive.asked_ns = 20 * PERIOD_NS, 29 * PERIOD_NS
+    facts = swap_facts(log, drive)
+    assert (facts.swap_ms, facts.version_after, facts.refused) == (None, "old", "too far away")
+    # A second after tick 29 is tick 129.
+    assert facts.ticks_missed_in_swap == 2

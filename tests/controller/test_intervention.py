@@ -10,6 +10,7 @@ import pytest
 
 from controller.chunk_settings import ChunkSettings, FallbackSettings
 from controller.errors import PlantLost
+from controller.feed.rows import RowKind
 from controller.log import McapSink
 from controller.log_reader import read_log
 from controller.log_schema import DROPPED, LogHeader
@@ -432,11 +433,12 @@ def test_another_limit_is_found_by_the_replay(tmp_path):
 def test_training_data_tells_interventions_apart(tmp_path):
     log = logged(tmp_path / "log.mcap")
     data = log.transitions().validate("log")
-    human = data.info["intervention"]
+    human = data.info["kind"] == RowKind.HUMAN
     assert human.sum() == 12
     assert (data.info["rung"][human] == Rung.HUMAN).all()
-    assert not data.info["policy_acted"][human].any()
-    assert data.info["policy_acted"][~human & (data.info["rung"] <= Rung.LOCAL)].all()
+    policy = data.info["kind"] == RowKind.POLICY
+    assert (policy == (data.info["rung"] <= Rung.LOCAL)).all()
+    assert policy.any()
 
 
 def test_a_plant_that_is_lost_while_a_person_drives_ends_the_run():

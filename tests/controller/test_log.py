@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -16,13 +17,14 @@ from mcap_protobuf.decoder import DecoderFactory
 
 from controller import log_messages, log_writer
 from controller.errors import LogError
-from controller.experience import pair_rows
+from controller.experience import cuts, links
+from controller.feed.rows import RowKind
 from controller.log import McapSink
 from controller.log_reader import read_log
 from controller.log_schema import Event
 from controller.spec import ArraySpec, Spec
 from controller.types import Mode, Observation, Reason, Rung, TickRecord
-from tests.controller.records import PERIOD_NS, SPEC, assert_same, header, tick, written
+from tests.controller.records import PERIOD_NS, SPEC, arrays, assert_same, header, tick, written
 
 
 @pytest.fixture
@@ -366,8 +368,9 @@ def rows(**columns):
         "finite": np.ones(length, bool),
     }
     full |= {name: np.array(values) for name, values in columns.items()}
-    got, cut = pair_rows(**full)
-    return got.tolist(), cut.tolist()
+    leads, broken = links(**full)
+    got = np.flatnonzero(leads)
+    return got.tolist(), cuts(got, broken).tolist()
 
 
 @pytest.mark.parametrize(
@@ -454,12 +457,53 @@ def test_who_acted_is_told(path):
         tick(1, rung=Rung.HOLD, version="", answer_tick=-1, reasons=int(Reason.LATE)),
         tick(2, rung=Rung.LOCAL),
         tick(3, requested=np.array([np.nan, 0], np.float32), reasons=int(Reason.NONFINITE)),
-        tick(4, applied_tick=2),
+        tick(4, applied_tick=2, version="v2", reasons=int(Reason.EXPLORED | Reason.LIMIT)),
+        tick(5, version="v2", reasons=int(Reason.EXPLORED | Reason.LIMIT)),
+        tick(6, rung=Rung.HUMAN, version="", reasons=int(Reason.EXPLORED)),
+        tick(7, rung=Rung.HUMAN, version=""),
+        tick(8, rung=Rung.STOP, version="", applied_tick=5, mode=Mode.FAULT),
+    ]
+    executed = [np.full(2, number, np.float32) for number in range(9)]
+    records = [replace(r, executed=e) for r, e in zip(records, executed, strict=True)]
+    log = written(path, records)
+    data = log.transitions()
+    assert [RowKind(kind).name for kind in data.info["kind"]] == [
+        "POLICY", "FALLBACK", "POLICY", "FALLBACK", "EXPLORED", "EXPLORED", "HUMAN", "HUMAN",
+    ]  # fmt: skip
+    assert data.info["rung"].tolist() == [0, 3, 2, 0, 0, 0, 5, 5]
+    assert data.info["applied"].tolist() == [True, True, True, False, True, True, True, False]
+    assert data.info["acted"][:, 0].tolist() == [0, 1, 2, 2, 4, 5, 6, 5]
+    assert log.policy_versions == ("v1", "", "v2")
+    assert data.info["version"].tolist() == [0, 1, 0, 0, 2, 2, 1, 1]
+
+
+def test_rows_tell_how_their_episode_ended(path):
+    records = [
+        tick(0, reward=0.0, episode_return=0.0),
+        tick(1, reward=1.0, episode_return=1.0),
+        tick(2, reward=2.0, episode_return=3.0, terminated=True, success=True, mode=Mode.HOLD),
+        tick(3, episode=1, step=0, reward=0.0, episode_return=0.0),
+        tick(4, episode=1, step=1, reward=5.0, episode_return=5.0),
     ]
     data = written(path, records).transitions()
-    assert data.info["policy_acted"].tolist() == [True, False, True, False]
-    assert data.info["rung"].tolist() == [0, 3, 2, 0]
-    assert data.info["applied"].tolist() == [True, True, True, False]
+    assert data.info["over"].tolist() == [False, True, False]
+    assert data.info["success"].tolist() == [False, True, False]
+    assert data.info["episode_return"].tolist() == [1.0, 3.0, 5.0]
+    assert data.timeouts.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward": np.nan},
+        {"episode_return": np.inf},
+        {"arrays": (np.array([0.0, 1e39]), *arrays(1)[1:])},
+    ],
+)
+def test_a_tick_of_numbers_that_cannot_be_learned_from_gives_no_row(path, changes):
+    data = written(path, [tick(0), tick(1), tick(2, **changes), tick(3), tick(4)]).transitions()
+    assert data.info["tick"].tolist() == [0, 3]
+    assert data.timeouts.tolist() == [True, True]
 
 
 def test_a_log_without_ticks_gives_no_transitions(path):

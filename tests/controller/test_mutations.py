@@ -8,10 +8,13 @@ import time
 import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from controller.array_frames import unpack, unpack_chunk
 from controller.errors import PlantFailed, PlantLost, Refused, SpecMismatch, WireError
+from controller.feed.client import ReplayClient
+from controller.feed.rows import RowLayout
 from controller.mutations import Mutator, specimens
 from controller.remote_plant import RemotePlant
 from controller.remote_policy import RemotePolicy
@@ -24,7 +27,11 @@ from controller.wire import (
     MAX_HEADER_BYTES,
     Answer,
     Ask,
+    Draw,
+    Drawn,
     Hello,
+    Insert,
+    Inserted,
     Message,
     Ping,
     Pong,
@@ -255,6 +262,40 @@ def test_a_plant_client_gives_an_observation_or_a_reason(endpoint, closing, coun
                 observed += 1
         assert observed > 10
         assert plant.malformed > count / 3
+
+
+@pytest.mark.parametrize("count", [count_of(4_000), count_of(250_000)])
+def test_a_replay_client_sends_and_draws_on(endpoint, closing, count):
+    layout = RowLayout.of(SPEC)
+    batch = np.zeros((2, layout.width), np.float32)
+
+    def right(message):
+        if isinstance(message, Insert):
+            return [(Inserted("arm", message.first + message.rows, 0, "v", "runs/v"), ())]
+        if isinstance(message, Draw):
+            return [(Drawn(1, 2, 9, 9, 9, "v", 0, False), (batch,))]
+        return []
+
+    with Damaging(endpoint, 10, right, burst=20) as server:
+        client = closing(ReplayClient(endpoint, SPEC, CLOCK, "arm"))
+        client.connect(20.0)
+        drawn = 0
+        while server.sent < count:
+            try:
+                client.offer(batch[:1], ("v1",))
+                found = client.draw(1, 2, 0, "v1", 5_000_000)
+            except Refused:
+                # A rejection, or a welcome as one of another robot or protocol.
+                with contextlib.suppress(Refused, SpecMismatch):
+                    client.connect(20.0)
+                continue
+            if found is not None:
+                rows = 0 if found[1] is None else len(found[1])
+                assert rows == found[0].batches * found[0].size
+                drawn += 1
+        assert drawn > 10
+        assert client.answered > 10
+        assert client.malformed > count / 3
 
 
 @pytest.mark.parametrize("count", [count_of(20_000), count_of(MANY)])

@@ -12,7 +12,7 @@ from controller.errors import Refused, SpecMismatch
 from controller.greeting import Session
 from controller.reception import Reception
 from controller.remote_policy import RemotePolicy
-from controller.transport import Client
+from controller.transport import Client, Sent
 from controller.types import Observation, Request
 from controller.wire import (
     PROTOCOL,
@@ -152,6 +152,18 @@ def test_a_session_ends_with_bye(door):
     (delivery,), _ = one.say(Bye())
     assert (delivery.identity, delivery.message) == (identity, Bye())
     assert not one.reception.knows(identity)
+
+
+def test_a_farewell_counts_behind_a_question_whose_answer_found_nobody(door, monkeypatch):
+    one = door()
+    one.say(hello())
+    identity = one.reception.guests("policy")[0]
+    monkeypatch.setattr(one.reception._server, "offer", lambda who, frames: Sent.GONE)
+    one.say(Ping(5))
+    assert not one.reception.knows(identity)
+    (delivery,), _ = one.say(Bye())
+    assert (delivery.identity, delivery.message) == (identity, Bye())
+    assert one.say(Bye()) == ([], [])
 
 
 # Rates.

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from controller import wire
 from controller.array_frames import require_arrays, unpack, unpack_chunk
 from controller.errors import SpecMismatch, WireError
+from controller.feed.rows import RowLayout
+from controller.replay_messages import MAX_FILES, MAX_NAMES, MAX_ROWS
 from controller.spec import ArraySpec, Spec
 from controller.spec_coding import decode_spec, encode_spec
 from controller.wire import (
@@ -18,8 +20,14 @@ from controller.wire import (
     Bye,
     Command,
     Control,
+    Draw,
+    Drawn,
     Failure,
+    Fetch,
+    Files,
     Hello,
+    Insert,
+    Inserted,
     Ping,
     Pong,
     Refusal,
@@ -46,6 +54,8 @@ SPEC = Spec(
     rate_hz=50.0,
 )
 
+LAYOUT = RowLayout.of(SPEC)
+
 counts = st.integers(0, 2**63 - 1)
 ticks = st.integers(-1, 2**63 - 1)
 times = st.integers(-(2**63), 2**63 - 1)
@@ -54,10 +64,11 @@ names = st.text(max_size=200)
 texts = st.text(max_size=300)
 floats = st.floats(allow_nan=False)
 payload = st.binary(max_size=64)
+row_counts = st.integers(0, MAX_ROWS)
 MESSAGES = {
     Hello: (
         counts,
-        st.sampled_from(["policy", "plant", "teleop", "control"]),
+        st.sampled_from(["policy", "plant", "teleop", "replay", "control"]),
         names,
         names,
         times,
@@ -79,8 +90,21 @@ MESSAGES = {
     Bye: (),
     Control: (names, st.dictionaries(names, texts, max_size=16)),
     Report: (names, st.booleans(), texts),
+    Insert: (names, counts, row_counts, st.lists(names, max_size=8).map(tuple)),
+    Inserted: (names, counts, st.integers(0, 60_000), names, texts),
+    Draw: (st.integers(0, 1024), row_counts, counts, names),
+    Drawn: (
+        st.integers(0, 1024),
+        row_counts,
+        *[counts] * 3,
+        names,
+        counts,
+        st.booleans(),
+    ),
+    Fetch: (names,),
+    Files: (names, st.lists(names, max_size=16).map(tuple)),
 }
-WITH_ARRAYS = {Ask: 3, State: 3, Answer: 1, Command: 1, Steer: 1, Steered: 1}
+WITH_ARRAYS = {Ask: 3, State: 3, Answer: 1, Command: 1, Steer: 1, Steered: 1, Insert: 1, Drawn: 1}
 messages = st.one_of([st.builds(kind, *fields) for kind, fields in MESSAGES.items()])
 
 
@@ -126,6 +150,10 @@ def total(frames):
             unpack(arrays, specs)
         except WireError:
             continue
+    if isinstance(message, (Insert, Drawn)) and arrays:
+        count = message.rows if isinstance(message, Insert) else message.batches * message.size
+        with contextlib.suppress(WireError):
+            assert LAYOUT.unpack(arrays[0], count).shape == (count, LAYOUT.width)
     return True
 
 
@@ -206,6 +234,16 @@ def test_hostile_headers(header):
         Control("swap", {str(k): "" for k in range(17)}),
         Control("swap", {"bundle": 3}),
         State(0, 0, 0, 0.0, 0.0, 1, False, False, -1),
+        Insert("arm", -1, 0),
+        Insert("arm", 0, MAX_ROWS + 1),
+        Insert("x" * 201, 0, 0),
+        Insert("arm", 0, 1, ("v",) * (MAX_NAMES + 1)),
+        Inserted("arm", 0, 60_001, "", ""),
+        Inserted("arm", 0, 0, "", "x" * (wire.MAX_TEXT + 1)),
+        Draw(1025, 1, 0, ""),
+        Draw(1, -1, 0, ""),
+        Drawn(1, MAX_ROWS + 1, 0, 0, 0, "", 0, False),
+        Files("v", ("f",) * (MAX_FILES + 1)),
     ],
 )
 def test_values_out_of_range_are_refused(message):
@@ -222,6 +260,11 @@ def test_number_of_frames():
             decode([header, *[b""] * arrays])
     with pytest.raises(WireError, match="Command with 2 arrays, expected 1 to 1"):
         decode([*map(bytes, encode(Command(0))), b"", b""])
+    with pytest.raises(WireError, match="Insert with 0 arrays, expected 1 to 1"):
+        decode([*map(bytes, encode(Insert("arm", 0, 0)))])
+    assert decode([*map(bytes, encode(Drawn(0, 8, 0, 0, 0, "", 0, False)))])
+    with pytest.raises(WireError, match=f"expected 0 to {MAX_FILES}"):
+        decode([*map(bytes, encode(Files("v", ()))), *[b""] * (MAX_FILES + 1)])
     with pytest.raises(WireError, match="Bye with 1 arrays"):
         decode([*map(bytes, encode(Bye())), b""])
     with pytest.raises(WireError, match="0 frames"):
@@ -291,6 +334,31 @@ def test_chunks():
     for horizon in (1, 2, 4, wire.MAX_HORIZON):
         with pytest.raises(WireError, match="force has 24 bytes"):
             unpack_chunk(actions.tobytes(), SPEC.action, horizon)
+
+
+def test_rows_travel():
+    rows = np.arange(2 * LAYOUT.width, dtype=np.float32).reshape(2, -1)
+    header, frame = map(bytes, encode(Insert("arm", 3, 2, ("v1",)), (rows,)))
+    assert header == b"\x95\xa6insert\xa3arm\x03\x02\x91\xa2v1"
+    back = LAYOUT.unpack(frame, 2)
+    assert np.array_equal(back, rows)
+    assert not back.flags.writeable
+    for count in (0, 1, 3, MAX_ROWS):
+        with pytest.raises(WireError, match=f"{len(frame)} bytes of rows"):
+            LAYOUT.unpack(frame, count)
+    assert LAYOUT.unpack(b"", 0).shape == (0, LAYOUT.width)
+
+
+def test_the_columns_of_a_row():
+    """By hand: position 3, picture 12, height 1; force 2; eight numbers."""
+    assert (LAYOUT.observation, LAYOUT.action, LAYOUT.width) == (16, 2, 42)
+    row = np.arange(42, dtype=np.float32).reshape(1, -1)
+    named = LAYOUT.split(row)
+    assert named["observation"][0].tolist() == list(range(16))
+    assert named["action"][0].tolist() == [16, 17]
+    assert (named["reward"][0], named["version"][0], named["success"][0]) == (18, 23, 25)
+    assert named["next_observation"][0].tolist() == list(range(26, 42))
+    assert all(np.shares_memory(view, row) for view in named.values())
 
 
 def test_a_spec_travels():

@@ -132,18 +132,24 @@ def test_finetune_from_the_log_publishes_a_child_and_hot_swaps_it(
     shutil.copytree(store, mine, symlinks=True)
     done = onebeat(
         "finetune",
-        f"parent={mine}",
-        f"logs=[{out / 'log.mcap'}]",
+        mine,
         f"offline={dataset}",
-        f"out={mine}",
-        "seconds=null",
+        f"out={tmp_path}",
         "updates=8",
-        "batch=64",
+        "learn.batch=64",
+        "learn.critic_updates=4",
+        "evaluate_episodes=2",
+        "gate.sim_drop=10",
         "--json",
+        "--logs",
+        out,
     )
     assert done.returncode == 0, done.stderr
     learned = json.loads(done.stdout)
-    assert learned["version_before"] != learned["version_after"]
+    assert learned["version_before"] != learned["version_after"], learned["reasons"]
+    assert learned["rows"]["policy"]["rows"] > 100
+    assert learned["before"]["score_mean"] is not None
+    assert learned["after"]["version"] == learned["version_after"]
     before = mine / learned["version_before"]
     swapped: list[dict] = []
     with LiveRun(live(before, tmp_path / "swap", seconds=3.0)) as process:

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from controller.feed.rows import RowKind
 from controller.log_reader import read_log
 from controller.replay import refilter_of, replay
 from controller.teleop_client import TeleopClient
@@ -121,4 +122,6 @@ def test_the_run_is_recomputed_with_its_person(driven):
 def test_the_training_data_has_the_interventions(driven):
     log, _, _ = driven
     data = log.transitions()
-    assert 40 < data.info["intervention"].sum() <= (log.rung == Rung.HUMAN).sum()
+    theirs = data.info["kind"] == RowKind.HUMAN
+    assert 40 < theirs.sum() <= (log.rung == Rung.HUMAN).sum()
+    assert set(data.info["rung"][theirs]) == {Rung.HUMAN}

@@ -10,12 +10,16 @@ import pytest
 from controller.clock import VirtualClock
 from controller.errors import ConfigError, DataError
 from controller.types import Observation, Request
+from policies.bundle import load_bundle
 from policies.data.d4rl import read_attributes, read_d4rl
 from policies.engine import load_policy
 from policies.errors import BundleError, TrainingDiverged
-from policies.finetune import finetune
+from policies.finetuning.from_logs import finetune
+from policies.finetuning.logged import Logs
+from policies.finetuning.settings import FinetuneConfig, GateSettings, LearnSettings
+from policies.model import CriticSettings
 from policies.online import learn, segment_edges
-from policies.settings import FinetuneConfig, SacConfig
+from policies.settings import SacConfig
 from sim.generate.behaviour import load_behaviour
 from tests.policies.vectors import OneStep, Regulator
 
@@ -275,11 +279,16 @@ def test_the_bundle_is_a_policy_that_gives_the_mean_action_of_the_last_snapshot(
             np.testing.assert_allclose(got[0], expected, atol=1e-5)
 
 
-def test_the_bundle_is_not_one_that_consistency_ac_improves(whole):
+def test_the_bundle_goes_on_as_sac(whole, tmp_path):
     store, _, _ = whole
+    parent = load_bundle(store / "bundles")
     data = read_d4rl(store / "replay.hdf5")
-    with pytest.raises(BundleError, match="learned by sac; expected a consistency policy"):
-        finetune(FinetuneConfig(parent=str(store / "bundles"), updates=1), data)
+    quick = LearnSettings(batch=16, critic_updates=2, critic=CriticSettings(2, (8, 8)), subset=0)
+    config = FinetuneConfig(out=str(tmp_path), updates=6, learn=quick, gate=GateSettings(on=False))
+    result = finetune(config, parent, logs=Logs(data))
+    made = load_bundle(result["bundle"]).manifest
+    assert (made.algorithm, made.parent, made.generation) == ("sac", parent.version, 2)
+    assert result["actor_updates"] == 4
 
 
 def test_scores_are_the_returns_between_the_references(tmp_path):

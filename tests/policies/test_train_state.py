@@ -8,6 +8,7 @@ import safetensors.numpy
 import torch
 
 from policies.algos.learner import Sizes
+from policies.disk import replace_file
 from policies.errors import BundleError
 from policies.learners import make_learner
 from policies.train_state import (
@@ -15,7 +16,6 @@ from policies.train_state import (
     STATE,
     exclusive,
     read_state,
-    replace_file,
     restore,
     write_state,
 )
@@ -117,7 +117,7 @@ def test_a_write_that_fails_leaves_the_state_from_before(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("policies.train_state.os.fsync", full)
+    monkeypatch.setattr("policies.disk.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_state(tmp_path, shaken(learner()), {"step": 2})
     assert (tmp_path / STATE).read_bytes() == before

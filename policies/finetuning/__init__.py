@@ -1,0 +1,1 @@
+"""Improving a policy online: replay, learner, gate and versions. Nothing here knows a simulator."""

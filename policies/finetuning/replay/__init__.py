@@ -1,0 +1,1 @@
+"""The replay service: rows of the actors in, batches of the learner out. Needs no torch."""
