@@ -109,7 +109,7 @@ class Stage:
             reference=reference(self._task),
             has_success=has_success(self._task),
             engine=config.engine,
-            act=config.act,
+            act=config.scored,
             copies=copies,
         )
         return play(bundle, _Stoppable(self._plants_of(copies), self._stop), trial)

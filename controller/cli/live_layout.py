@@ -11,6 +11,7 @@ import msgspec
 
 from controller.cli.sources import task_spec
 from controller.errors import ConfigError
+from controller.reception import MAX_SESSIONS
 
 if TYPE_CHECKING:
     from controller.spec import Spec
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 SEEN = 10
 """Beginnings of episodes, some of which become the golden observations of fresh weights."""
+
+
+MOST_ACTORS = MAX_SESSIONS - 4
+"""Learner, gate, and two that look on have a session each."""
 
 
 def checked(config: FinetuneConfig, parent: Bundle | None) -> Spec:
@@ -36,6 +41,11 @@ def checked(config: FinetuneConfig, parent: Bundle | None) -> Spec:
             raise ConfigError(f"{name} is for learning from logs; live ends by minutes or steps")
     if config.minutes is None and config.steps is None:
         raise ConfigError("live=true: expected minutes or steps after which it ends")
+    if config.num_actors > MOST_ACTORS:
+        raise ConfigError(
+            f"num_actors={config.num_actors}: one replay service has {MAX_SESSIONS} sessions; "
+            f"expected at most {MOST_ACTORS}"
+        )
     if config.actors is not None:
         if config.mode != "lockstep":
             raise ConfigError(

@@ -9,6 +9,9 @@ from controller.arguments import Arguments
 from controller.command_line import INTERRUPTED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from policies.reproduction.course import Course
     from policies.reproduction.online_course import OnlineCourse
     from policies.reproduction.online_settings import OnlinePlan
@@ -17,23 +20,47 @@ if TYPE_CHECKING:
 
 def reproduce(config: ReproduceConfig, arguments: Arguments) -> int:
     """Do what is left of a plan, and write the tables."""
-    from controller.display import progress_bar, put_json, say
-    from controller.signals import StopFlag
     from policies.reproduction import page
     from policies.reproduction.course import Course
 
     course = Course(config)
-    whole = True
-    if config.only != "tables":
-        with StopFlag() as stop, progress_bar("reproducing") as advance:
-            whole = course.finish(stop, advance)
-    tables = [str(path) for path in page.write(course)] if config.docs else []
-    facts = _facts(course) | {"tables": tables, "finished": whole}
-    if arguments.json:
-        put_json(facts | {"failed": course.tally.failed, "missing": course.tally.missing})
-    else:
-        say(facts, as_json=False)
+    whole = _finish(course, config, "reproducing")
+    tables = page.write(course) if config.docs else []
+    more = {"failed": course.tally.failed, "missing": course.tally.missing}
+    _tell(_facts(course), tables, whole, more, arguments)
     _complain(course)
+    return _status(course, whole)
+
+
+def _finish(course: Course | OnlineCourse, plan: ReproduceConfig | OnlinePlan, what: str) -> bool:
+    """Do what is left of it, unless only tables are wanted; return whether all had its turn."""
+    from controller.display import progress_bar
+    from controller.signals import StopFlag
+
+    if plan.only == "tables":
+        return True
+    with StopFlag() as stop, progress_bar(what) as advance:
+        return course.finish(stop, advance)
+
+
+def _tell(
+    facts: Mapping[str, object],
+    tables: Sequence[Path],
+    whole: bool,
+    more: Mapping[str, object],
+    arguments: Arguments,
+) -> None:
+    """Say what was done; ``more`` is for programs."""
+    from controller.display import put_json, say
+
+    told = {**facts, "tables": [str(path) for path in tables], "finished": whole}
+    if arguments.json:
+        put_json({**told, **more})
+    else:
+        say(told, as_json=False)
+
+
+def _status(course: Course | OnlineCourse, whole: bool) -> int:
     if not whole:
         return INTERRUPTED
     return 1 if course.tally.failed else 0
@@ -68,26 +95,16 @@ def _complain(course: Course) -> None:
 
 def online(plan: OnlinePlan, arguments: Arguments) -> int:
     """Do what is left of a plan of live fine-tunings, and write curves and tables."""
-    from controller.display import progress_bar, put_json, say
-    from controller.signals import StopFlag
     from policies.reproduction import online_page
     from policies.reproduction.online_course import OnlineCourse
 
     course = OnlineCourse(plan)
-    whole = True
-    if plan.only != "tables":
-        with StopFlag() as stop, progress_bar("fine-tuning") as advance:
-            whole = course.finish(stop, advance)
-    tables = [str(path) for path in online_page.write(course)] if plan.docs else []
-    facts = _online_facts(course) | {"tables": tables, "finished": whole}
-    if arguments.json:
-        put_json(facts | {"failed": course.tally.failed, "waiting": course.tally.waiting})
-    else:
-        say(facts, as_json=False)
+    whole = _finish(course, plan, "fine-tuning")
+    tables = online_page.write(course) if plan.docs else []
+    more = {"failed": course.tally.failed, "waiting": course.tally.waiting}
+    _tell(_online_facts(course), tables, whole, more, arguments)
     _complain_online(course)
-    if not whole:
-        return INTERRUPTED
-    return 1 if course.tally.failed else 0
+    return _status(course, whole)
 
 
 def _online_facts(course: OnlineCourse) -> dict[str, object]:

@@ -129,12 +129,8 @@ def of_robot(
 
 
 def drawn(sampler: SamplerSettings, config: FinetuneConfig) -> SamplerSettings:
-    """Return how the published versions draw: as the actors do, but for the temperature.
-
-    What the actors draw to explore, an evaluation need not: the middle of a Gaussian stays.
-    """
-    act = msgspec.structs.replace(config.act, temperature=None)
-    return sampler.changed(act)
+    """Return how the published versions draw: as they are scored."""
+    return sampler.changed(config.scored)
 
 
 def finest(loss: ConsistencySettings) -> ConsistencySettings:

@@ -262,6 +262,14 @@ class FinetuneConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The logs, one or several."""
         return (self.logs,) if isinstance(self.logs, str) else self.logs
 
+    @property
+    def scored(self) -> ActSettings:
+        """How an action is chosen where a policy is scored, and in what is published.
+
+        As the actors do, but for the temperature: what they draw to explore, a score need not.
+        """
+        return msgspec.structs.replace(self.act, temperature=None)
+
     @staticmethod
     def beneath(tree: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of the preset, over which what was written is laid."""

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+from controller.interfaces import Clock
 from controller.process import Child, Supervisor
 
 POLL_S = 0.1
+LOOK_NS = 1_000_000_000
+"""Between two looks at how far it is."""
 SAVE_S = 60.0
 """Time that a training has to write its state when it is told to stop; it may be compiling."""
 
@@ -100,6 +104,65 @@ def work(
             if running:
                 time.sleep(POLL_S)
     return True
+
+
+class Place(Protocol):
+    """The settings of a plan that say where and how its processes run."""
+
+    @property
+    def out(self) -> str:
+        """Directory of the runs."""
+        ...
+
+    @property
+    def ray(self) -> bool | str:
+        """See :func:`placed`."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """Processes at the same time."""
+        ...
+
+    @property
+    def niceness(self) -> int:
+        """Of these processes."""
+        ...
+
+
+def carry_out(
+    plan: Place,
+    jobs: Iterable[Job],
+    clock: Clock,
+    should_stop: Callable[[], bool],
+    show: Callable[[], None] | None,
+) -> bool:
+    """Do the jobs of a plan where it wants them; return whether all had their turn.
+
+    Args:
+        plan: says where.
+        jobs: what to do, in this order.
+        clock: time.
+        should_stop: asked all the while.
+        show: called about once a second, to tell how far it is.
+    """
+    seen_ns = 0
+
+    def look() -> None:
+        nonlocal seen_ns
+        if show is not None and clock.now_ns() - seen_ns >= LOOK_NS:
+            seen_ns = clock.now_ns()
+            show()
+
+    with placed(plan.ray, plan.workers, Path(plan.out)) as make:
+        return work(
+            jobs,
+            plan.workers,
+            niceness=plan.niceness,
+            should_stop=should_stop,
+            look=look,
+            make=make,
+        )
 
 
 @contextmanager

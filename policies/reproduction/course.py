@@ -18,7 +18,7 @@ from policies.bundle import load_bundle, read_manifest, resolve
 from policies.errors import BundleError
 from policies.evaluation import Trial, action_us
 from policies.reproduction import results, sources, standing
-from policies.reproduction.children import Job, placed, work
+from policies.reproduction.children import Job, carry_out
 from policies.reproduction.origin import Origin, commit, machine, read_origin, write_origin
 from policies.reproduction.plan import Cell, expand, grouped
 from policies.reproduction.results import Row
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 CANDIDATES = 50
 """Actions drawn for one where the time of such a choice is measured, as in the paper."""
-LOOK_NS = 1_000_000_000
-"""Between two looks at how far the runs are."""
 AT_WORK = "another process is training it"
 
 
@@ -110,25 +108,12 @@ class Course:
         if self.config.only == "tables":
             return True
 
-        seen_ns = 0
-
-        def look() -> None:
-            nonlocal seen_ns
-            now_ns = self._clock.now_ns()
-            if on_progress is not None and now_ns - seen_ns >= LOOK_NS:
-                seen_ns = now_ns
+        def show() -> None:
+            if on_progress is not None:
                 told = {"scored": len(self.tally.scored), "failed": len(self.tally.failed)}
                 on_progress(*self.progress(), told)
 
-        with placed(self.config.ray, self.config.workers, Path(self.config.out)) as make:
-            whole = work(
-                self.jobs(),
-                self.config.workers,
-                niceness=self.config.niceness,
-                should_stop=should_stop,
-                look=look,
-                make=make,
-            )
+        whole = carry_out(self.config, self.jobs(), self._clock, should_stop, show)
         if self.config.only != "train":
             self._time_actions(should_stop)
         return whole

@@ -17,8 +17,8 @@ from policies.bundle import resolve
 from policies.errors import BundleError
 from policies.finetuning.settings import FinetuneConfig
 from policies.reproduction import online_results, standing
-from policies.reproduction.children import Job, placed, work
-from policies.reproduction.course import AT_WORK, LOOK_NS
+from policies.reproduction.children import Job, carry_out
+from policies.reproduction.course import AT_WORK
 from policies.reproduction.offline import Offline, offline_of
 from policies.reproduction.online_plan import (
     CHANGEABLE,
@@ -112,25 +112,13 @@ class OnlineCourse:
             should_stop: asked all the while; True ends the runs, which can go on later.
             on_progress: called with steps done and planned, and further figures.
         """
-        seen_ns = 0
 
-        def look() -> None:
-            nonlocal seen_ns
-            now_ns = self._clock.now_ns()
-            if on_progress is not None and now_ns - seen_ns >= LOOK_NS:
-                seen_ns = now_ns
+        def show() -> None:
+            if on_progress is not None:
                 told = {"run": len(self.tally.run), "failed": len(self.tally.failed)}
                 on_progress(*self.progress(), told)
 
-        with placed(self.config.ray, self.config.workers, Path(self.config.out)) as make:
-            return work(
-                self.jobs(),
-                self.config.workers,
-                niceness=self.config.niceness,
-                should_stop=should_stop,
-                look=look,
-                make=make,
-            )
+        return carry_out(self.config, self.jobs(), self._clock, should_stop, show)
 
     def jobs(self) -> list[Job]:
         """Return what can be done now; the rest comes of it."""
