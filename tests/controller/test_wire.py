@@ -350,14 +350,15 @@ def test_rows_travel():
 
 
 def test_the_columns_of_a_row():
-    """By hand: position 3, picture 12, height 1; force 2; eight numbers."""
-    assert (LAYOUT.observation, LAYOUT.action, LAYOUT.width) == (16, 2, 42)
-    row = np.arange(42, dtype=np.float32).reshape(1, -1)
+    """By hand: position 3, picture 12, height 1; force 2, twice; eight numbers."""
+    assert (LAYOUT.observation, LAYOUT.action, LAYOUT.width) == (16, 2, 44)
+    row = np.arange(44, dtype=np.float32).reshape(1, -1)
     named = LAYOUT.split(row)
     assert named["observation"][0].tolist() == list(range(16))
     assert named["action"][0].tolist() == [16, 17]
     assert (named["reward"][0], named["version"][0], named["success"][0]) == (18, 23, 25)
     assert named["next_observation"][0].tolist() == list(range(26, 42))
+    assert named["acted"][0].tolist() == [42, 43]
     assert all(np.shares_memory(view, row) for view in named.values())
 
 

@@ -31,7 +31,7 @@ def small(algorithm, **changes):
         critic=CriticSettings(hidden=(32, 32)),
         loss=ConsistencySettings(levels_end=20, target=AVERAGE),
         value=ValueSettings(tau=0.5, learning_rate=1e-3),
-        improve=ImproveSettings(slow=AVERAGE, eta=0.7),
+        improve=ImproveSettings(slow=AVERAGE, eta=0.7, grid="released"),
         optimiser=OptimiserSettings(
             steps=10, warmup=0, final_rate=1.0, grad_clip=None, served=NEWEST, learning_rate=1e-3
         ),
