@@ -183,6 +183,7 @@ def test_a_baseline_caller_connects_anew_after_silence():
         with pytest.raises(PeerTimeout, match=r"no baseline server answered in 0\.1 s"):
             caller.connect(0.1)
         caller.close()
+    endpoint = free_tcp_endpoint()  # a closed socket may keep the other for a moment
     with serving(lambda stop: serve_baseline(endpoint, act, MonotonicClock(), stop)):
         caller = BaselineCaller(endpoint, SPEC)
         caller.connect(5.0)
