@@ -90,8 +90,10 @@ def restore(saved: Saved, learner: Learner) -> None:
         BundleError: they are of another run.
     """
     try:
-        for optimiser in learner.optimisers.values():
-            optimiser.begin()
+        for name, optimiser in learner.optimisers.items():
+            # One that has taken no step yet has no state.
+            if f"{name}.step" in saved.arrays:
+                optimiser.begin()
         for name, tensor in _tensors(learner).items():
             tensor.copy_(torch.from_numpy(saved.arrays[name]))
         learner.generator.set_state(torch.from_numpy(saved.arrays["generator"]))

@@ -73,6 +73,16 @@ def test_what_is_restored_is_what_is_trained(tmp_path):
         assert torch.equal(network.flat, after.networks[name].flat), name
 
 
+def test_an_optimiser_that_took_no_step_yet_has_none_after_it_either(tmp_path):
+    before, after = learner(), learner()
+    before.optimisers["critic"].begin()
+    before.optimisers["critic"].state()["step"].fill_(3.0)
+    write_state(tmp_path, before, {"step": 3})
+    restore(read_state(tmp_path), after)
+    assert float(after.optimisers["critic"].state()["step"]) == 3.0
+    assert not after.optimisers["actor"].state()
+
+
 def test_without_a_state_there_is_none(tmp_path):
     assert read_state(tmp_path) is None
 
