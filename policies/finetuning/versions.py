@@ -151,7 +151,8 @@ class Standing:
     """Where the events leave things.
 
     Attributes:
-        began_s: when the fine-tuning began, seconds since 1970; 0 before it did.
+        began_s: when the fine-tuning began, seconds since 1970; 0 before it did. Later by the
+            pause of one that had ended and was taken up again.
         first: version it began with; empty for none.
         line: versions that were published and not taken back, oldest first, ``first`` among
             them; the last is in force.
@@ -182,6 +183,7 @@ class Standing:
     refused: int = 0
     rollbacks: int = 0
     finished: bool = False
+    _ended_s: float = 0.0
 
     @property
     def in_force(self) -> str:
@@ -211,10 +213,12 @@ class Standing:
             case Restarted():
                 self.refused = 0
             case Finished():
-                self.finished = True
+                self.finished, self._ended_s = True, event.at_s
 
     def _begin(self, event: Began) -> None:
         self.began_s = self.began_s or event.at_s
+        if self.finished:
+            self.began_s += event.at_s - self._ended_s
         self.finished = False
         if event.version and not self.line:
             self._found(event.version)

@@ -45,8 +45,7 @@ LEGEND = f"""\
   interval of the mean by Student's t from {ENOUGH} seeds on; **of 2 seeds it is the range of
   both**, as the interval would be 6 times wider and say nothing.
 - **Steps** are control steps of all actors together, **minutes** wall-clock time of a run from its
-  first step, scores included, and the pause of one that was stopped and taken up again. Runs that
-  share a machine slow each other down.
+  first step, scores included. Runs that share a machine slow each other down.
 - **Before, after**: over the closing episodes of a run, of what it began from and of the version in
   force at its end; mean over the seeds, in brackets each. **95 % of it**: interval of the change by
   Student's t over the seeds, also of 2.

@@ -135,3 +135,15 @@ def test_lines_of_other_versions_of_the_program_are_left_out(tmp_path, caplog):
     assert caplog.text.count("left out") == 2
     assert read_events(tmp_path / "none.jsonl") == []
     assert standing_of([]) == Standing()
+
+
+def test_the_pause_of_one_that_is_taken_up_again_does_not_count():
+    standing = Standing()
+    for event in (
+        Began(version="v1", at_s=100.0),
+        Began(version="v1", at_s=130.0),
+        Finished(version="v1", at_s=150.0),
+        Began(version="v1", at_s=1_150.0),
+    ):
+        standing.note(event)
+    assert standing.began_s == 1_100.0
