@@ -109,7 +109,7 @@ def test_words_are_checked_before_anything_begins(changes, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "cells", "steps"), [("online_first", 12, 50_000), ("online", 370, 3_000_000)]
+    ("name", "cells", "steps"), [("online_first", 18, 50_000), ("online", 370, 3_000_000)]
 )
 def test_the_plans_that_are_shipped_are_sound(name, cells, steps):
     plan = load(OnlinePlan, PLANS / f"{name}.yaml")
