@@ -43,7 +43,7 @@ from controller.wire import (
 from tests.controller.scripted import ARRAYS, CLOCK, SPEC, welcome
 from tests.controller.test_reception import Echo
 
-DEFAULT, MANY = 20_000, 1_000_000
+DEFAULT, MANY = 5_000, 1_000_000
 SPECIMENS = specimens(SPEC)
 KINDS = {type(decode(frames)[0]) for frames in SPECIMENS}
 MUTATIONS = [
@@ -203,7 +203,7 @@ def count_of(marker):
     return pytest.param(marker, marks=slow) if marker > DEFAULT else marker
 
 
-@pytest.mark.parametrize("count", [count_of(20_000), count_of(250_000)])
+@pytest.mark.parametrize("count", [count_of(5_000), count_of(250_000)])
 def test_a_policy_client_gives_an_answer_or_none_or_a_reason(endpoint, closing, count):
     def right(message):
         if not isinstance(message, Ask):
@@ -298,7 +298,7 @@ def test_a_replay_client_sends_and_draws_on(endpoint, closing, count):
         assert client.malformed > count / 3
 
 
-@pytest.mark.parametrize("count", [count_of(20_000), count_of(MANY)])
+@pytest.mark.parametrize("count", [count_of(5_000), count_of(MANY)])
 def test_a_server_goes_on_with_a_good_client(endpoint, closing, count):
     with Echo(endpoint, max_rate_hz=1e9, max_bytes_s=1e12) as echo:
         good = closing(RemotePolicy(endpoint, SPEC, CLOCK))
