@@ -11,8 +11,8 @@ import numpy as np
 
 from controller.answers import described, reason_of
 from controller.interfaces import AheadPolicy, Clock, Policy
-from controller.spec import Spec
 from controller.types import ActionChunk, Rejected, Request
+from controller.wrapped import WrappedPolicy
 
 MAX_WAITING: Final = 256
 """Answers on their way that are kept; the ones that are due last are lost beyond."""
@@ -26,7 +26,7 @@ class _Waiting(NamedTuple):
     answer: ActionChunk | Rejected
 
 
-class DelayedPolicy:
+class DelayedPolicy(WrappedPolicy):
     """Gives another policy's answers a while after they were asked for.
 
     An answer is there ``delay`` after the request, or when the policy has computed it if that is
@@ -48,7 +48,7 @@ class DelayedPolicy:
     """
 
     def __init__(self, policy: Policy, clock: Clock, delay: Delay = 0, *, seed: int = 0) -> None:
-        self._policy = policy
+        super().__init__(policy)
         self._ahead = policy if isinstance(policy, AheadPolicy) else None
         self._clock = clock
         self._delay = delay
@@ -58,21 +58,6 @@ class DelayedPolicy:
         self._number = 0
         self._newest: ActionChunk | None = None
         self.late = 0
-
-    @property
-    def spec(self) -> Spec:
-        """The robot."""
-        return self._policy.spec
-
-    @property
-    def version(self) -> str:
-        """Version of the policy."""
-        return self._policy.version
-
-    @property
-    def ready(self) -> bool:
-        """Whether the policy can be reached."""
-        return bool(getattr(self._policy, "ready", True))
 
     @property
     def newest_chunk(self) -> ActionChunk | None:
@@ -127,7 +112,7 @@ class DelayedPolicy:
     def close(self) -> None:
         """Release the policy; answers on their way are lost."""
         self._waiting.clear()
-        self._policy.close()
+        super().close()
 
     def delay_ns(self, request: Request) -> int | None:
         """Return how long the answer to ``request`` takes; None when it is lost."""

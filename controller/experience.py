@@ -114,12 +114,13 @@ class Experience:
         known &= found <= rows
         return np.where(known, found, rows), known
 
-    def numbers(self, rows: Ints, cut: Flags) -> Numbers:
+    def numbers(self, rows: Ints, cut: Flags, known: Flags) -> Numbers:
         """Return the numbers of rows.
 
         Args:
             rows: (N,) rows that lead to the next one.
             cut: (N,) whether the chain is cut after it.
+            known: (N,) as from :meth:`acting`.
         """
         after = rows + 1
         terminal, truncated = self.terminated[after], self.truncated[after]
@@ -130,7 +131,7 @@ class Experience:
             terminal=terminal,
             timeout=(cut | truncated) & ~terminal,
             over=terminal | truncated,
-            kind=kinds(self.rung[rows], self.reasons[rows], asked, self.acting(rows)[1]),
+            kind=kinds(self.rung[rows], self.reasons[rows], asked, known),
             episode_return=self.episode_return[after],
             success=self.success[after],
         )

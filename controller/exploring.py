@@ -20,6 +20,7 @@ from controller.interfaces import AheadPolicy, Policy
 from controller.limits import bounds_in_dtype
 from controller.spec import ArraySpec, Spec
 from controller.types import ActionChunk, Array, Rejected, Request
+from controller.wrapped import WrappedPolicy
 
 STREAM: Final = (0, 0, 0, 1)
 """Where the counter begins, least word first; the policy's noise begins at 0."""
@@ -108,7 +109,7 @@ def explored_action(spec: Spec, seed: int, tick: int) -> Array:
     return Explorer(spec, ExploreSettings(), seed).action(tick)
 
 
-class ExploringPolicy:
+class ExploringPolicy(WrappedPolicy):
     """Another policy's answers, with an evenly drawn action in the place of some of their rows.
 
     Args:
@@ -126,24 +127,10 @@ class ExploringPolicy:
     def __init__(
         self, policy: Policy, settings: ExploreSettings, seed: int, *, ask: bool = True
     ) -> None:
-        self._policy, self._asks = policy, ask
+        super().__init__(policy)
+        self._asks = ask
         self._explorer = Explorer(policy.spec, settings, seed)
         self._newest: tuple[ActionChunk, ActionChunk] | None = None
-
-    @property
-    def spec(self) -> Spec:
-        """The robot."""
-        return self._policy.spec
-
-    @property
-    def version(self) -> str:
-        """Version of the policy."""
-        return self._policy.version
-
-    @property
-    def ready(self) -> bool:
-        """Whether the policy can be reached."""
-        return bool(getattr(self._policy, "ready", True))
 
     @property
     def newest_chunk(self) -> ActionChunk | None:
@@ -167,10 +154,6 @@ class ExploringPolicy:
             return ActionChunk(tick, drawn[None], version, 0, candidates=0, explored=(tick,))
         chunk = self._policy.infer(request)
         return None if chunk is None else self._explorer.laid_over(chunk)
-
-    def close(self) -> None:
-        """Release the policy; safe to call twice."""
-        self._policy.close()
 
 
 class ExploringAheadPolicy(ExploringPolicy):

@@ -230,7 +230,8 @@ class RunLog:
         """
         seen = self.experience()
         rows, cut = seen.pairs()
-        numbers = seen.numbers(rows, cut)
+        acting, known = seen.acting(rows)
+        numbers = seen.numbers(rows, cut, known)
         return Transitions(
             observations=seen.observation[rows],
             actions=seen.executed[rows],
@@ -248,7 +249,7 @@ class RunLog:
                 "applied": seen.applied(rows),
                 "version": self._version_numbers()[rows],
                 "kind": numbers.kind,
-                "acted": seen.executed[seen.acting(rows)[0]],
+                "acted": seen.executed[acting],
                 "over": numbers.over,
                 "episode_return": numbers.episode_return,
                 "success": numbers.success,

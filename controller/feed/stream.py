@@ -116,14 +116,15 @@ class RowStream:
     def _packed(self, seen: Experience, rows: Ints, cut: Flags, versions: list[str]) -> Rows:
         packed = np.empty((len(rows), self.layout.width), np.float32)
         names = tuple(dict.fromkeys(versions))
+        acting, known = seen.acting(rows)
         place = {name: float(number) for number, name in enumerate(names)}
         columns: dict[str, Array] = {
             "observation": seen.observation[rows],
             "action": seen.executed[rows],
             "next_observation": seen.observation[rows + 1],
-            "acted": seen.executed[seen.acting(rows)[0]],
+            "acted": seen.executed[acting],
             "version": np.array([place[name] for name in versions], np.float32),
-            **seen.numbers(rows, cut)._asdict(),
+            **seen.numbers(rows, cut, known)._asdict(),
         }
         for name, view in self.layout.split(packed).items():
             view[...] = columns[name]
