@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from controller.cli.sources import task_spec
+from controller.cli.sources import source_spec, task_spec
 from controller.errors import ConfigError
 from controller.reception import MAX_SESSIONS
 
@@ -61,8 +61,22 @@ def checked(config: FinetuneConfig, parent: Bundle | None) -> Spec:
         raise ConfigError(
             "learn.algorithm: expected consistency_ac, diffusion_ql or sac to begin from scratch"
         )
+    _check_offline(config, spec)
     _check_out(config)
     return spec
+
+
+def _check_offline(config: FinetuneConfig, spec: Spec) -> None:
+    """Have the offline data here before anything runs that needs them.
+
+    Raises:
+        DataError: there is no such dataset.
+        SpecMismatch: it is of another robot.
+    """
+    if config.offline is not None:
+        written = source_spec(config.offline)
+        if written is not None:
+            spec.require(written, f"the task {spec.task}", config.offline)
 
 
 def task_of(config: FinetuneConfig, parent: Bundle | None) -> str:

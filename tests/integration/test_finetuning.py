@@ -133,6 +133,7 @@ LIVE = ("finetune", "hopper", "--live", "--task", "hopper")
         ((*LIVE, "--logs", "a"), 2, "logs and live=true: expected one of them"),
         ((*LIVE, "--steps", "9", "updates=3"), 2, "updates is for learning from logs"),
         ((*LIVE, "--steps", "9", "actors=ray"), 2, "actors=ray is for mode=lockstep"),
+        ((*LIVE, "--steps", "9", "--offline", "nowhere.hdf5"), 1, "no such file, directory or"),
         ((*LIVE, "--steps", "9", "num_actors=125"), 2, "expected at most 124"),
         ((*LIVE, "--steps", "9", "--resume"), 2, "holds no fine-tuning to go on with"),
         ((*LIVE[:-1], "walker2d", "--steps", "9"), 1, "describe different robots"),
